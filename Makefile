@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: GPL-2.0
+#
+# The front door.  Everything is made under build/ and out/.
+
+.DEFAULT_GOAL := help
+.PHONY: help demo check kernel shell lint tree refresh clean
+
+help:
+	@echo "make demo     a guest's framebuffer through a udmabuf: out/framebuffer.png"
+	@echo "make check    all tests, in virtual machines, and lint"
+	@echo "make kernel   both kernels, plain and debug"
+	@echo "make shell    a shell in a virtual machine (KERNEL=plain or debug)"
+	@echo "make lint     checkpatch, sparse, W=1, kernel-doc and script checks"
+	@echo "make tree     the composed source tree: build/linux"
+	@echo "make refresh  edits made in build/linux, back into files and patches"
+	@echo "              (P=patch F=files where it cannot know: see README.md)"
+	@echo "make clean    remove build/ and out/"
+	@echo
+	@echo "BASE=<tarball or tree of Linux 6.12.y> instead of Debian's package;"
+	@echo "ACCEL=kvm or tcg instead of what a probe found."
+
+tree:
+	@scripts/deps
+	@scripts/fetch
+	@scripts/compose
+
+kernel: tree
+	@scripts/build plain debug
+
+demo: tree
+	@scripts/build plain
+	@scripts/demo
+
+check: kernel
+	@scripts/check
+
+KERNEL ?= plain
+shell: tree
+	@scripts/build $(KERNEL)
+	@scripts/vm --kernel $(KERNEL) --interactive --timeout 0 'exec bash -i'
+
+lint: tree
+	@scripts/build debug
+	@scripts/lint
+
+refresh:
+	@scripts/refresh $(P) $(F)
+
+clean:
+	rm -rf build out

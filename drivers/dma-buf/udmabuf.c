@@ -1,0 +1,979 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * udmabuf: pages of memfds, exported as a dma-buf
+ *
+ * What a buffer is
+ *	The pages that its memfds had when it was made, and no others.  They are
+ *	pinned once, at creation, and unpinned at release; nothing in between looks
+ *	at the memfds again.
+ *
+ * Runs
+ *	A buffer is an array of runs of physically contiguous pages, sorted by the
+ *	place in the buffer where they begin.  A huge page costs as much as a small
+ *	one, and a fault, a scatterlist or an unpin works run by run.
+ *
+ * Pins
+ *	The pins that a buffer holds on a folio are as many as its runs that
+ *	intersect the folio.  So the runs alone tell what to unpin.  A pinned folio
+ *	is not split, migrated or reclaimed, so the walk at release finds the
+ *	folios of creation.
+ *
+ * Locks
+ *	A memfd's inode lock (shared) is held from a look at the seals to the last
+ *	pin that relies on it.  udmabuf.lock nests inside the dma-buf's reservation
+ *	lock.  Runs do not change once the dma-buf exists, so faults, which come
+ *	under mmap_lock or a VMA lock, take none of these.
+ */
+#define pr_fmt(fmt) "udmabuf: " fmt
+
+#include <linux/cleanup.h>
+#include <linux/debugfs.h>
+#include <linux/dma-buf.h>
+#include <linux/dma-mapping.h>
+#include <linux/dma-resv.h>
+#include <linux/fcntl.h>
+#include <linux/file.h>
+#include <linux/fs.h>
+#include <linux/highmem.h>
+#include <linux/hugetlb.h>
+#include <linux/iosys-map.h>
+#include <linux/list.h>
+#include <linux/memfd.h>
+#include <linux/miscdevice.h>
+#include <linux/mm.h>
+#include <linux/module.h>
+#include <linux/mutex.h>
+#include <linux/overflow.h>
+#include <linux/pfn_runs.h>
+#include <linux/pfn_t.h>
+#include <linux/scatterlist.h>
+#include <linux/sched/signal.h>
+#include <linux/seq_file.h>
+#include <linux/shmem_fs.h>
+#include <linux/sizes.h>
+#include <linux/slab.h>
+#include <linux/uaccess.h>
+#include <linux/udmabuf.h>
+#include <linux/vmalloc.h>
+
+static int list_limit = 1024;
+module_param(list_limit, int, 0644);
+MODULE_PARM_DESC(list_limit,
+		 "Most items in one UDMABUF_CREATE_LIST (default 1024, negative: no limit)");
+
+static int size_limit_mb = 64;
+module_param(size_limit_mb, int, 0644);
+MODULE_PARM_DESC(size_limit_mb,
+		 "Largest buffer, in MiB (default 64, negative: no limit)");
+
+/*
+ * How much one hold of a memfd's inode lock may pin: folios that are there cost
+ * little each, folios that are not have to be allocated and cleared.
+ */
+#define UDMABUF_HOLD_FOLIOS	(PAGE_SIZE / sizeof(struct folio *))
+#define UDMABUF_HOLD_BYTES	SZ_64M
+
+/**
+ * struct udmabuf_run - physically contiguous pages of a buffer
+ * @first: place of the first page in the buffer, in pages
+ * @nr: number of pages, not 0
+ * @pfn: frame number of the first page
+ */
+struct udmabuf_run {
+	u32 first;
+	u32 nr;
+	unsigned long pfn;
+};
+
+/**
+ * struct udmabuf - what a dma-buf of ours stands for (&dma_buf.priv)
+ * @runs: the pages, in order; immutable once the dma-buf exists
+ * @nr_runs: number of runs in use
+ * @max_runs: number of runs that @runs has room for
+ * @nr_pages: sum of the runs' lengths
+ * @readonly: a descriptor that the pages came from was not open for writing;
+ *	immutable once the dma-buf exists
+ * @lock: protects @mappings
+ * @mappings: device mappings, &struct udmabuf_mapping
+ * @node: in udmabuf_buffers, under udmabuf_buffers_lock
+ * @pinned: size of all folios pinned, in bytes, one pinned twice counted twice
+ * @pid: creator's thread group, in the initial PID namespace
+ * @comm: creator's name
+ */
+struct udmabuf {
+	struct udmabuf_run *runs;
+	u32 nr_runs;
+	u32 max_runs;
+	u32 nr_pages;
+	bool readonly;
+
+	struct mutex lock;
+	struct list_head mappings;
+
+	struct list_head node;
+	u64 pinned;
+	pid_t pid;
+	char comm[TASK_COMM_LEN];
+};
+
+/**
+ * struct udmabuf_mapping - the pages, mapped for one attachment's device
+ * @sgt: what the importer is given
+ * @dev: importer's device
+ * @dir: direction of the mapping
+ * @node: in &udmabuf.mappings
+ */
+struct udmabuf_mapping {
+	struct sg_table sgt;
+	struct device *dev;
+	enum dma_data_direction dir;
+	struct list_head node;
+};
+
+static LIST_HEAD(udmabuf_buffers);
+static DEFINE_MUTEX(udmabuf_buffers_lock);
+
+/* Runs */
+
+static int udmabuf_grow(struct udmabuf *ub)
+{
+	struct udmabuf_run *runs;
+	u32 max;
+
+	if (check_add_overflow(ub->max_runs, max(ub->max_runs, 16U), &max))
+		return -ENOMEM;
+	runs = kvrealloc(ub->runs, array_size(max, sizeof(*runs)),
+			 GFP_KERNEL_ACCOUNT | __GFP_NOWARN);
+	if (!runs)
+		return -ENOMEM;
+	ub->runs = runs;
+	ub->max_runs = max;
+	return 0;
+}
+
+/* Gives back the room that growing left.  To go on with it is no error. */
+static void udmabuf_trim(struct udmabuf *ub)
+{
+	struct udmabuf_run *runs;
+
+	if (ub->nr_runs == ub->max_runs)
+		return;
+	runs = kvmalloc_array(ub->nr_runs, sizeof(*runs),
+			      GFP_KERNEL_ACCOUNT | __GFP_NOWARN);
+	if (!runs)
+		return;
+	memcpy(runs, ub->runs, array_size(ub->nr_runs, sizeof(*runs)));
+	kvfree(ub->runs);
+	ub->runs = runs;
+	ub->max_runs = ub->nr_runs;
+}
+
+/*
+ * Adds pages at the end of the buffer.  Returns 1 if they went on where the last
+ * run ended and became part of it, 0 if they are a run of their own, or -ENOMEM.
+ */
+static int udmabuf_append(struct udmabuf *ub, unsigned long pfn, u32 nr)
+{
+	struct udmabuf_run *last = ub->runs + ub->nr_runs - 1;
+	int ret;
+
+	if (ub->nr_runs && last->pfn + last->nr == pfn) {
+		last->nr += nr;
+		ub->nr_pages += nr;
+		return 1;
+	}
+	if (ub->nr_runs == ub->max_runs) {
+		ret = udmabuf_grow(ub);
+		if (ret)
+			return ret;
+	}
+	ub->runs[ub->nr_runs++] = (struct udmabuf_run) {
+		.first = ub->nr_pages,
+		.nr = nr,
+		.pfn = pfn,
+	};
+	ub->nr_pages += nr;
+	return 0;
+}
+
+/*
+ * Whether a piece that udmabuf_append() took holds a pin too many: it became part
+ * of the last run, and does not begin its folio, so that the page before it, which
+ * is of that run as well, is of the same folio.
+ */
+static bool udmabuf_pin_is_spare(int merged, unsigned long first)
+{
+	return merged && first;
+}
+
+/* The run that @page of the buffer is in.  @page < nr_pages. */
+static const struct udmabuf_run *udmabuf_find(const struct udmabuf *ub, u32 page)
+{
+	u32 lo = 0, hi = ub->nr_runs;
+
+	while (hi - lo > 1) {
+		u32 mid = lo + (hi - lo) / 2;
+
+		if (ub->runs[mid].first <= page)
+			lo = mid;
+		else
+			hi = mid;
+	}
+	return &ub->runs[lo];
+}
+
+static void udmabuf_unpin_run(const struct udmabuf_run *run)
+{
+	unsigned long pfn = run->pfn, end = pfn + run->nr;
+
+	while (pfn < end) {
+		struct folio *folio = page_folio(pfn_to_page(pfn));
+
+		pfn = folio_pfn(folio) + folio_nr_pages(folio);
+		unpin_folio(folio);
+		cond_resched();
+	}
+}
+
+static void udmabuf_free(struct udmabuf *ub)
+{
+	for (u32 i = 0; i < ub->nr_runs; i++)
+		udmabuf_unpin_run(&ub->runs[i]);
+	kvfree(ub->runs);
+	mutex_destroy(&ub->lock);
+	kfree(ub);
+}
+
+/* CPU mappings */
+
+/**
+ * struct udmabuf_cursor - a place in a buffer, to go on from run by run
+ * @run: the run that the place is in
+ * @page: the place, in pages
+ */
+struct udmabuf_cursor {
+	const struct udmabuf_run *run;
+	u32 page;
+};
+
+/* The frames from the cursor to its run's end; leaves it at the next run. */
+static struct pfn_run udmabuf_next_frames(void *iter)
+{
+	struct udmabuf_cursor *c = iter;
+	u32 done = c->page - c->run->first;
+	struct pfn_run frames = {
+		.pfn = c->run->pfn + done,
+		.nr = c->run->nr - done,
+	};
+
+	c->page += frames.nr;
+	c->run++;
+	return frames;
+}
+
+static u32 udmabuf_page_at(const struct vm_area_struct *vma, unsigned long addr)
+{
+	return vma->vm_pgoff + ((addr - vma->vm_start) >> PAGE_SHIFT);
+}
+
+/*
+ * Fills the page table that the address belongs to, as far as the vma goes.  The
+ * dma-buf core has seen to it that the buffer goes as far.
+ */
+static vm_fault_t udmabuf_fault(struct vm_fault *vmf)
+{
+	struct vm_area_struct *vma = vmf->vma;
+	unsigned long start = max(vmf->address & PMD_MASK, vma->vm_start);
+	unsigned long end = min((vmf->address & PMD_MASK) + PMD_SIZE, vma->vm_end);
+	const struct udmabuf *ub = vma->vm_private_data;
+	struct udmabuf_cursor c;
+
+	if (vmf->pgoff >= ub->nr_pages)
+		return VM_FAULT_SIGBUS;
+	c.page = udmabuf_page_at(vma, start);
+	c.run = udmabuf_find(ub, c.page);
+	return vmf_insert_pfn_runs(vmf, start, end, udmabuf_next_frames, &c);
+}
+
+#ifdef CONFIG_ARCH_SUPPORTS_PMD_PFNMAP
+/*
+ * The first frame of what a huge entry would map, if there can be one: its slot
+ * lies in the vma, and the pages there in one run that is aligned as the slot is.
+ * So it depends on vma and slot alone: faults on one slot agree, wherever in it
+ * they are.
+ */
+static bool udmabuf_huge_frame(const struct vm_fault *vmf, unsigned int order,
+			       unsigned long *pfn)
+{
+	const struct vm_area_struct *vma = vmf->vma;
+	const struct udmabuf *ub = vma->vm_private_data;
+	unsigned long size = PAGE_SIZE << order;
+	unsigned long start = ALIGN_DOWN(vmf->address, size);
+	const struct udmabuf_run *run;
+	u32 page, done;
+
+	if (start < vma->vm_start || vma->vm_end - start < size)
+		return false;
+	page = udmabuf_page_at(vma, start);
+	run = udmabuf_find(ub, page);
+	done = page - run->first;
+	*pfn = run->pfn + done;
+	return run->nr - done >= 1UL << order && IS_ALIGNED(*pfn, 1UL << order);
+}
+
+/*
+ * An entry that is there is a table, from a time when the vma had another shape or
+ * huge entries were switched off, or it is huge and write-protected: then let the
+ * fault be handled below, or split it.  If one comes while we look, the insertion
+ * leaves it alone, as "write" is not set, and the access is tried again.
+ */
+static vm_fault_t udmabuf_huge_fault(struct vm_fault *vmf, unsigned int order)
+{
+	unsigned long pfn;
+
+	if (vmf->pgoff >= ((const struct udmabuf *)vmf->vma->vm_private_data)->nr_pages)
+		return VM_FAULT_SIGBUS;
+	if (order == PMD_ORDER && pmd_none(*vmf->pmd) &&
+	    udmabuf_huge_frame(vmf, order, &pfn))
+		return vmf_insert_pfn_pmd(vmf, pfn_to_pfn_t(pfn), false);
+#ifdef CONFIG_ARCH_SUPPORTS_PUD_PFNMAP
+	if (order == PUD_ORDER && pud_none(*vmf->pud) &&
+	    udmabuf_huge_frame(vmf, order, &pfn))
+		return vmf_insert_pfn_pud(vmf, pfn_to_pfn_t(pfn), false);
+#endif
+	return VM_FAULT_FALLBACK;
+}
+#endif
+
+static const struct vm_operations_struct udmabuf_vm_ops = {
+	.fault = udmabuf_fault,
+	/* Without special PMDs, get_user_pages_fast() would follow a huge entry. */
+#ifdef CONFIG_ARCH_SUPPORTS_PMD_PFNMAP
+	.huge_fault = udmabuf_huge_fault,
+#endif
+};
+
+/*
+ * Comes from mmap() on the dma-buf's own file, and from importers that map it
+ * through theirs, which may be open for writing when ours is not.
+ *
+ * VM_PFNMAP keeps get_user_pages() out.  It must not meet copy-on-write, which
+ * would take a page from a driver that never gave it one: test VM_MAYSHARE, as
+ * the shared mapping of a file that is open only for reading lacks VM_SHARED.
+ */
+static int udmabuf_mmap(struct dma_buf *dmabuf, struct vm_area_struct *vma)
+{
+	struct udmabuf *ub = dmabuf->priv;
+
+	if (!(vma->vm_flags & VM_MAYSHARE))
+		return -EINVAL;
+	if (ub->readonly) {
+		if (vma->vm_flags & VM_WRITE)
+			return -EACCES;
+		vm_flags_clear(vma, VM_MAYWRITE);
+	}
+	vm_flags_set(vma, VM_PFNMAP | VM_DONTEXPAND | VM_DONTDUMP);
+	vma->vm_ops = &udmabuf_vm_ops;
+	vma->vm_private_data = ub;
+	return 0;
+}
+
+static void *udmabuf_vmap_runs(const struct udmabuf *ub)
+{
+	struct page **pages;
+	void *vaddr;
+	u32 n = 0;
+
+	pages = kvmalloc_array(ub->nr_pages, sizeof(*pages),
+			       GFP_KERNEL | __GFP_NOWARN);
+	if (!pages)
+		return NULL;
+	for (u32 i = 0; i < ub->nr_runs; i++)
+		for (u32 j = 0; j < ub->runs[i].nr; j++)
+			pages[n++] = pfn_to_page(ub->runs[i].pfn + j);
+	vaddr = vmap(pages, n, VM_MAP, PAGE_KERNEL);
+	kvfree(pages);
+	return vaddr;
+}
+
+/* A run that ends in the linear map lies in it: highmem is above. */
+static void *udmabuf_linear_address(const struct udmabuf *ub)
+{
+	const struct udmabuf_run *run = &ub->runs[0];
+
+	if (ub->nr_runs > 1 || PageHighMem(pfn_to_page(run->pfn + run->nr - 1)))
+		return NULL;
+	return page_address(pfn_to_page(run->pfn));
+}
+
+static int udmabuf_vmap(struct dma_buf *dmabuf, struct iosys_map *map)
+{
+	const struct udmabuf *ub = dmabuf->priv;
+	void *vaddr;
+
+	if (ub->readonly)
+		return -EACCES;
+	vaddr = udmabuf_linear_address(ub) ?: udmabuf_vmap_runs(ub);
+	if (!vaddr)
+		return -ENOMEM;
+	iosys_map_set_vaddr(map, vaddr);
+	return 0;
+}
+
+static void udmabuf_vunmap(struct dma_buf *dmabuf, struct iosys_map *map)
+{
+	if (is_vmalloc_addr(map->vaddr))
+		vunmap(map->vaddr);
+}
+
+/* Device mappings */
+
+/* The longest scatterlist entry, in pages, that @dev can take. */
+static u32 udmabuf_max_segment(struct device *dev)
+{
+	size_t max = min_t(size_t, dma_get_max_seg_size(dev),
+			   dma_max_mapping_size(dev));
+
+	return max_t(size_t, max >> PAGE_SHIFT, 1);
+}
+
+/* Describes the runs in entries of at most @max pages. */
+static int udmabuf_fill_sgt(const struct udmabuf *ub, struct sg_table *sgt,
+			    u32 max)
+{
+	struct scatterlist *sg;
+	u64 nents = 0;
+	int ret;
+
+	for (u32 i = 0; i < ub->nr_runs; i++)
+		nents += DIV_ROUND_UP_ULL(ub->runs[i].nr, max);
+	if (nents > INT_MAX)
+		return -ENOMEM;
+	ret = sg_alloc_table(sgt, nents, GFP_KERNEL);
+	if (ret)
+		return ret;
+
+	sg = sgt->sgl;
+	for (u32 i = 0; i < ub->nr_runs; i++) {
+		unsigned long pfn = ub->runs[i].pfn;
+		u32 left = ub->runs[i].nr;
+
+		while (left) {
+			u32 nr = min(left, max);
+
+			sg_set_page(sg, pfn_to_page(pfn), nr << PAGE_SHIFT, 0);
+			sg = sg_next(sg);
+			pfn += nr;
+			left -= nr;
+		}
+	}
+	return 0;
+}
+
+/*
+ * Called once per attachment, as the dma-buf core keeps what we return until the
+ * importer detaches.
+ *
+ * Two importers may map the same page, and so may a list that names a page twice.
+ * The DMA API allows that only where mapping does not hand the page over: so do
+ * not sync while mapping, but do it afterwards.
+ */
+static struct sg_table *udmabuf_map(struct dma_buf_attachment *attach,
+				    enum dma_data_direction dir)
+{
+	struct udmabuf *ub = attach->dmabuf->priv;
+	struct udmabuf_mapping *m;
+	int ret;
+
+	dma_resv_assert_held(attach->dmabuf->resv);
+
+	if (ub->readonly && dir != DMA_TO_DEVICE)
+		return ERR_PTR(-EACCES);
+
+	m = kzalloc(sizeof(*m), GFP_KERNEL);
+	if (!m)
+		return ERR_PTR(-ENOMEM);
+	m->dev = attach->dev;
+	m->dir = dir;
+
+	ret = udmabuf_fill_sgt(ub, &m->sgt, udmabuf_max_segment(m->dev));
+	if (ret)
+		goto err_free;
+	ret = dma_map_sgtable(m->dev, &m->sgt, dir, DMA_ATTR_SKIP_CPU_SYNC);
+	if (ret)
+		goto err_free_table;
+	dma_sync_sgtable_for_device(m->dev, &m->sgt, dir);
+
+	scoped_guard(mutex, &ub->lock)
+		list_add(&m->node, &ub->mappings);
+	return &m->sgt;
+
+err_free_table:
+	sg_free_table(&m->sgt);
+err_free:
+	kfree(m);
+	return ERR_PTR(ret);
+}
+
+static void udmabuf_unmap(struct dma_buf_attachment *attach,
+			  struct sg_table *sgt, enum dma_data_direction dir)
+{
+	struct udmabuf_mapping *m = container_of(sgt, struct udmabuf_mapping, sgt);
+	struct udmabuf *ub = attach->dmabuf->priv;
+
+	scoped_guard(mutex, &ub->lock)
+		list_del(&m->node);
+
+	dma_sync_sgtable_for_cpu(m->dev, &m->sgt, m->dir);
+	dma_unmap_sgtable(m->dev, &m->sgt, m->dir, DMA_ATTR_SKIP_CPU_SYNC);
+	sg_free_table(&m->sgt);
+	kfree(m);
+}
+
+/*
+ * What has to be done to the caches follows from what each device may do, that is
+ * from the direction of its mapping, not from what the CPU is about to do; and the
+ * DMA API wants to hear of the direction that a page was mapped with.
+ */
+static int udmabuf_begin_cpu_access(struct dma_buf *dmabuf,
+				    enum dma_data_direction dir)
+{
+	struct udmabuf *ub = dmabuf->priv;
+	struct udmabuf_mapping *m;
+
+	guard(mutex)(&ub->lock);
+	list_for_each_entry(m, &ub->mappings, node)
+		dma_sync_sgtable_for_cpu(m->dev, &m->sgt, m->dir);
+	return 0;
+}
+
+static int udmabuf_end_cpu_access(struct dma_buf *dmabuf,
+				  enum dma_data_direction dir)
+{
+	struct udmabuf *ub = dmabuf->priv;
+	struct udmabuf_mapping *m;
+
+	guard(mutex)(&ub->lock);
+	list_for_each_entry(m, &ub->mappings, node)
+		dma_sync_sgtable_for_device(m->dev, &m->sgt, m->dir);
+	return 0;
+}
+
+static void udmabuf_release(struct dma_buf *dmabuf)
+{
+	struct udmabuf *ub = dmabuf->priv;
+
+	scoped_guard(mutex, &udmabuf_buffers_lock)
+		list_del(&ub->node);
+	udmabuf_free(ub);
+}
+
+static const struct dma_buf_ops udmabuf_ops = {
+	.cache_sgt_mapping = true,
+	.map_dma_buf = udmabuf_map,
+	.unmap_dma_buf = udmabuf_unmap,
+	.begin_cpu_access = udmabuf_begin_cpu_access,
+	.end_cpu_access = udmabuf_end_cpu_access,
+	.mmap = udmabuf_mmap,
+	.vmap = udmabuf_vmap,
+	.vunmap = udmabuf_vunmap,
+	.release = udmabuf_release,
+};
+
+/* Creation: check what was asked for, pin it, export it */
+
+/*
+ * Counts are checked against limits, and sums against overflow, before anything
+ * is allocated or pinned: what is wrong with the numbers changes nothing.
+ */
+static int udmabuf_check_items(const struct udmabuf_create_item *items, u32 count)
+{
+	u64 limit = (u64)READ_ONCE(size_limit_mb) << (20 - PAGE_SHIFT);
+	u64 pages = 0;
+
+	limit = min3(limit, (u64)U32_MAX, (u64)SIZE_MAX >> PAGE_SHIFT);
+	for (u32 i = 0; i < count; i++) {
+		u64 end;
+
+		if (!PAGE_ALIGNED(items[i].offset) || !PAGE_ALIGNED(items[i].size))
+			return -EINVAL;
+		if (!items[i].size ||
+		    check_add_overflow(items[i].offset, items[i].size, &end) ||
+		    end > LLONG_MAX)
+			return -EINVAL;
+		pages += items[i].size >> PAGE_SHIFT;
+		if (pages > limit)
+			return -EINVAL;
+	}
+	return pages ? 0 : -EINVAL;
+}
+
+/*
+ * A file that can shrink would leave the dma-buf with pages that are nobody's; a
+ * file that is sealed against writes must not be written through the dma-buf.
+ * Files of a tmpfs or hugetlbfs mount are sealed against sealing.
+ */
+static int udmabuf_check_seals(struct file *memfd)
+{
+	long seals;
+
+	lockdep_assert_held_read(&file_inode(memfd)->i_rwsem);
+
+	seals = memfd_fcntl(memfd, F_GET_SEALS, 0);
+	if (seals < 0)
+		return -EBADFD;
+	if ((seals & (F_SEAL_SHRINK | F_SEAL_WRITE | F_SEAL_FUTURE_WRITE)) !=
+	    F_SEAL_SHRINK)
+		return -EINVAL;
+	return 0;
+}
+
+/*
+ * Takes over the one pin that the caller has on @folio, also when it fails.
+ *
+ * What is written through the dma-buf reaches no page table or folio flag that
+ * reclaim looks at: for it, a folio that was clean when it was pinned would be
+ * clean, and could be dropped, when it is unpinned.
+ */
+static int udmabuf_add_folio(struct udmabuf *ub, struct folio *folio,
+			     unsigned long first, u32 nr)
+{
+	int merged = udmabuf_append(ub, folio_pfn(folio) + first, nr);
+
+	if (merged < 0 || udmabuf_pin_is_spare(merged, first))
+		unpin_folio(folio);
+	else
+		ub->pinned += folio_size(folio);
+	if (merged < 0)
+		return merged;
+	if (!ub->readonly && !folio_test_dirty(folio))
+		folio_mark_dirty(folio);
+	return 0;
+}
+
+/**
+ * struct udmabuf_pinner - where in a list of items on one memfd pinning has got
+ * @memfd: the items' file
+ * @items: next item
+ * @left: number of items from @items on
+ * @pos: next byte of the memfd to pin
+ * @end: where the range that @pos is in ends
+ * @folios: scratch space for UDMABUF_HOLD_FOLIOS pointers
+ */
+struct udmabuf_pinner {
+	struct file *memfd;
+	const struct udmabuf_create_item *items;
+	u32 left;
+	u64 pos;
+	u64 end;
+	struct folio **folios;
+};
+
+/* Items that go on where the one before them ended are one range. */
+static bool udmabuf_next_range(struct udmabuf_pinner *p)
+{
+	if (p->pos < p->end)
+		return true;
+	if (!p->left)
+		return false;
+	p->pos = p->items->offset;
+	p->end = p->pos;
+	while (p->left && p->items->offset == p->end) {
+		p->end += p->items->size;
+		p->items++;
+		p->left--;
+	}
+	return true;
+}
+
+/*
+ * Pins one piece of the range at hand: at most @max_folios folios and @max_bytes
+ * bytes.  Returns the number of folios.
+ */
+static long udmabuf_pin_piece(struct udmabuf *ub, struct udmabuf_pinner *p,
+			      unsigned int max_folios, u64 max_bytes)
+{
+	u64 end = min(p->end, p->pos + max_bytes);
+	pgoff_t offset;
+	long n, i;
+	int ret;
+
+	n = memfd_pin_folios(p->memfd, p->pos, end - 1, p->folios, max_folios,
+			     &offset);
+	if (n <= 0)
+		return n ?: -EINVAL;
+
+	for (i = 0; i < n; i++) {
+		struct folio *folio = p->folios[i];
+		u64 len = min(folio_size(folio) - offset, end - p->pos);
+
+		ret = udmabuf_add_folio(ub, folio, offset >> PAGE_SHIFT,
+					len >> PAGE_SHIFT);
+		if (ret) {
+			unpin_folios(p->folios + i + 1, n - i - 1);
+			return ret;
+		}
+		p->pos += len;
+		offset = 0;
+	}
+	return n;
+}
+
+/*
+ * One hold of the inode lock.  memfd_add_seals() takes it exclusively, so that
+ * what the seals said stays true until the pins are there; from then on, it finds
+ * the pins.  Between two holds a writer can come in: then the next hold sees its
+ * seal, or the seal was refused because of the pins of this one.
+ */
+static int udmabuf_pin_hold(struct udmabuf *ub, struct udmabuf_pinner *p)
+{
+	unsigned int folios = UDMABUF_HOLD_FOLIOS;
+	u64 bytes = UDMABUF_HOLD_BYTES;
+	long ret;
+
+	inode_lock_shared(file_inode(p->memfd));
+	ret = udmabuf_check_seals(p->memfd);
+	while (!ret && folios && bytes && udmabuf_next_range(p)) {
+		u64 start = p->pos;
+
+		ret = udmabuf_pin_piece(ub, p, folios, bytes);
+		if (ret < 0)
+			break;
+		folios -= ret;
+		bytes -= p->pos - start;
+		ret = 0;
+	}
+	inode_unlock_shared(file_inode(p->memfd));
+	return ret;
+}
+
+static int udmabuf_pin_memfd(struct udmabuf *ub, struct udmabuf_pinner *p)
+{
+	int ret;
+
+	if (!shmem_file(p->memfd) && !is_file_hugepages(p->memfd))
+		return -EBADFD;
+	if (!(p->memfd->f_mode & FMODE_READ))
+		return -EACCES;
+	if (!(p->memfd->f_mode & FMODE_WRITE))
+		ub->readonly = true;
+
+	while (udmabuf_next_range(p)) {
+		ret = udmabuf_pin_hold(ub, p);
+		if (ret)
+			return ret;
+		if (fatal_signal_pending(current))
+			return -EINTR;
+		cond_resched();
+	}
+	return 0;
+}
+
+/* Neighbours that name the same descriptor share the look-up and the locking. */
+static u32 udmabuf_same_memfd(const struct udmabuf_create_item *items, u32 count)
+{
+	u32 n = 1;
+
+	while (n < count && items[n].memfd == items[0].memfd)
+		n++;
+	return n;
+}
+
+static int udmabuf_pin_items(struct udmabuf *ub,
+			     const struct udmabuf_create_item *items, u32 count)
+{
+	struct udmabuf_pinner p = {};
+	int ret = 0;
+
+	p.folios = kmalloc_array(UDMABUF_HOLD_FOLIOS, sizeof(*p.folios),
+				 GFP_KERNEL);
+	if (!p.folios)
+		return -ENOMEM;
+
+	for (u32 i = 0, n; i < count && !ret; i += n) {
+		n = udmabuf_same_memfd(items + i, count - i);
+		p.memfd = fget(items[i].memfd);
+		if (!p.memfd) {
+			ret = -EBADFD;
+			break;
+		}
+		p.items = items + i;
+		p.left = n;
+		ret = udmabuf_pin_memfd(ub, &p);
+		fput(p.memfd);
+		p.pos = p.end;
+	}
+	kfree(p.folios);
+	return ret;
+}
+
+/*
+ * From dma_buf_export() on the buffer belongs to the dma-buf, and from dma_buf_fd()
+ * on that belongs to user space, which may have closed it before we return.
+ */
+static int udmabuf_export(struct udmabuf *ub, u32 flags)
+{
+	DEFINE_DMA_BUF_EXPORT_INFO(exp_info);
+	struct dma_buf *dmabuf;
+	int fd;
+
+	exp_info.ops = &udmabuf_ops;
+	exp_info.size = (size_t)ub->nr_pages << PAGE_SHIFT;
+	exp_info.flags = ub->readonly ? O_RDONLY : O_RDWR;
+	exp_info.priv = ub;
+	dmabuf = dma_buf_export(&exp_info);
+	if (IS_ERR(dmabuf)) {
+		udmabuf_free(ub);
+		return PTR_ERR(dmabuf);
+	}
+	scoped_guard(mutex, &udmabuf_buffers_lock)
+		list_add_tail(&ub->node, &udmabuf_buffers);
+
+	fd = dma_buf_fd(dmabuf, flags & UDMABUF_FLAGS_CLOEXEC ? O_CLOEXEC : 0);
+	if (fd < 0)
+		dma_buf_put(dmabuf);
+	return fd;
+}
+
+static int udmabuf_create(const struct udmabuf_create_item *items, u32 count,
+			  u32 flags)
+{
+	struct udmabuf *ub;
+	int ret;
+
+	ret = udmabuf_check_items(items, count);
+	if (ret)
+		return ret;
+
+	ub = kzalloc(sizeof(*ub), GFP_KERNEL_ACCOUNT);
+	if (!ub)
+		return -ENOMEM;
+	mutex_init(&ub->lock);
+	INIT_LIST_HEAD(&ub->mappings);
+	ub->pid = task_tgid_nr(current);
+	get_task_comm(ub->comm, current);
+
+	ret = udmabuf_pin_items(ub, items, count);
+	if (ret) {
+		udmabuf_free(ub);
+		return ret;
+	}
+	udmabuf_trim(ub);
+	return udmabuf_export(ub, flags);
+}
+
+/* /dev/udmabuf */
+
+static int udmabuf_ioctl_create(const void __user *arg)
+{
+	struct udmabuf_create create;
+	struct udmabuf_create_item item = {};
+
+	if (copy_from_user(&create, arg, sizeof(create)))
+		return -EFAULT;
+	item.memfd = create.memfd;
+	item.offset = create.offset;
+	item.size = create.size;
+	return udmabuf_create(&item, 1, create.flags);
+}
+
+static int udmabuf_ioctl_create_list(const struct udmabuf_create_list __user *arg)
+{
+	struct udmabuf_create_list head;
+	struct udmabuf_create_item *items;
+	size_t len;
+	int ret;
+
+	if (copy_from_user(&head, arg, sizeof(head)))
+		return -EFAULT;
+	if (!head.count || head.count > (u32)READ_ONCE(list_limit))
+		return -EINVAL;
+
+	/* A size that the administrator allowed is no reason for a warning. */
+	len = array_size(head.count, sizeof(*items));
+	items = kvmalloc(len, GFP_KERNEL_ACCOUNT | __GFP_NOWARN);
+	if (!items)
+		return -ENOMEM;
+	if (copy_from_user(items, arg->list, len))
+		ret = -EFAULT;
+	else
+		ret = udmabuf_create(items, head.count, head.flags);
+	kvfree(items);
+	return ret;
+}
+
+static long udmabuf_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
+{
+	switch (cmd) {
+	case UDMABUF_CREATE:
+		return udmabuf_ioctl_create((void __user *)arg);
+	case UDMABUF_CREATE_LIST:
+		return udmabuf_ioctl_create_list((void __user *)arg);
+	default:
+		return -ENOTTY;
+	}
+}
+
+static const struct file_operations udmabuf_fops = {
+	.owner = THIS_MODULE,
+	.unlocked_ioctl = udmabuf_ioctl,
+	.compat_ioctl = compat_ptr_ioctl,
+};
+
+static struct miscdevice udmabuf_misc = {
+	.minor = MISC_DYNAMIC_MINOR,
+	.name = "udmabuf",
+	.fops = &udmabuf_fops,
+};
+
+/* debugfs: udmabuf/buffers */
+
+static int udmabuf_buffers_show(struct seq_file *s, void *unused)
+{
+	const struct udmabuf *ub;
+
+	seq_puts(s, "size\truns\tpinned\taccess\tpid\tcomm\n");
+	guard(mutex)(&udmabuf_buffers_lock);
+	list_for_each_entry(ub, &udmabuf_buffers, node) {
+		seq_printf(s, "%llu\t%u\t%llu\t%s\t%d\t",
+			   (u64)ub->nr_pages << PAGE_SHIFT, ub->nr_runs,
+			   ub->pinned, ub->readonly ? "ro" : "rw", ub->pid);
+		seq_escape(s, ub->comm, " \t\n\\");
+		seq_putc(s, '\n');
+	}
+	return 0;
+}
+DEFINE_SHOW_ATTRIBUTE(udmabuf_buffers);
+
+static struct dentry *udmabuf_debugfs;
+
+static int __init udmabuf_init(void)
+{
+	int ret;
+
+	ret = misc_register(&udmabuf_misc);
+	if (ret) {
+		pr_err("no device node: %d\n", ret);
+		return ret;
+	}
+	udmabuf_debugfs = debugfs_create_dir("udmabuf", NULL);
+	debugfs_create_file("buffers", 0400, udmabuf_debugfs, NULL,
+			    &udmabuf_buffers_fops);
+	return 0;
+}
+module_init(udmabuf_init);
+
+static void __exit udmabuf_exit(void)
+{
+	debugfs_remove_recursive(udmabuf_debugfs);
+	misc_deregister(&udmabuf_misc);
+}
+module_exit(udmabuf_exit);
+
+#if IS_ENABLED(CONFIG_UDMABUF_KUNIT_TEST)
+#include "tests/udmabuf_kunit.c"
+#endif
+
+MODULE_DESCRIPTION("Pages of memfds as dma-bufs");
+MODULE_LICENSE("GPL");
+MODULE_IMPORT_NS(DMA_BUF);

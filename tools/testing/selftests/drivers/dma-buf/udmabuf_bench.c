@@ -1,0 +1,250 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * What a udmabuf costs, step by step.  Not a test: it says numbers, one line of JSON
+ * each, and passes no judgement.
+ *
+ * Meant for a virtual machine whose clock counts instructions (QEMU -icount shift=0),
+ * where a nanosecond is one.  It needs nothing of the driver but its interface, so
+ * that any udmabuf can be measured.
+ */
+#include <sys/resource.h>
+#include <time.h>
+
+#include <drm/drm.h>
+
+#include "udmabuf_util.h"
+
+#define ROUNDS	3
+
+/* One page of every @stride of a file of @memory, in the order @reversed. */
+struct bench_case {
+	const char *name;
+	enum memory memory;
+	size_t size;
+	size_t items;	/* 0: all of it, with UDMABUF_CREATE */
+	size_t stride;
+	bool reversed;
+};
+
+static const struct bench_case cases[] = {
+	{ "shmem", SHMEM, 32UL << 20, 0, 0, false },
+	{ "thp", THP, 32UL << 20, 0, 0, false },
+	{ "hugetlb", HUGETLB, 32UL << 20, 0, 0, false },
+	{ "list-stride2", SHMEM, 32UL << 20, 1024, 2, false },
+	{ "list-adjacent", SHMEM, 32UL << 20, 1024, 1, false },
+	{ "list-reversed", SHMEM, 32UL << 20, 1024, 1, true },
+	{ "shmem-4M", SHMEM, 4UL << 20, 0, 0, false },
+	{ "shmem-16M", SHMEM, 16UL << 20, 0, 0, false },
+	{ "shmem-64M", SHMEM, 64UL << 20, 0, 0, false },
+	{ "shmem-256M", SHMEM, 256UL << 20, 0, 0, false },
+	{ "shmem-1G", SHMEM, 1024UL << 20, 0, 0, false },
+	{ "thp-4M", THP, 4UL << 20, 0, 0, false },
+	{ "thp-16M", THP, 16UL << 20, 0, 0, false },
+	{ "thp-64M", THP, 64UL << 20, 0, 0, false },
+	{ "thp-256M", THP, 256UL << 20, 0, 0, false },
+	{ "thp-1G", THP, 1024UL << 20, 0, 0, false },
+};
+
+enum step { CREATE, MMAP, TOUCH, MUNMAP, IMPORT, DROP, SYNC, CLOSE, STEPS };
+
+static const char * const step_names[STEPS] = {
+	"create", "mmap", "touch", "munmap", "import", "drop", "sync", "close",
+};
+
+static uint64_t now(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * 1000000000ULL + ts.tv_nsec;
+}
+
+static long faults(void)
+{
+	struct rusage usage;
+
+	getrusage(RUSAGE_SELF, &usage);
+	return usage.ru_minflt + usage.ru_majflt;
+}
+
+/* The card whose driver is vgem. */
+static int vgem_open(void)
+{
+	for (int i = 0; i < 16; i++) {
+		char path[32], name[16] = "";
+		struct drm_version version = { .name = name, .name_len = 15 };
+		int fd;
+
+		snprintf(path, sizeof(path), "/dev/dri/card%d", i);
+		fd = open(path, O_RDWR | O_CLOEXEC);
+		if (fd >= 0 && !ioctl(fd, DRM_IOCTL_VERSION, &version) &&
+		    !strcmp(name, "vgem"))
+			return fd;
+		if (fd >= 0)
+			close(fd);
+	}
+	die("no vgem");
+	return -1;
+}
+
+static int create(int dev, int memfd, const struct bench_case *c,
+		  const struct udmabuf_create_item *items)
+{
+	int fd = c->items ? udmabuf_create_list(dev, items, c->items) :
+			    udmabuf_create(dev, memfd, 0, c->size);
+
+	if (fd < 0)
+		die("create");
+	return fd;
+}
+
+/* Every page, once: five instructions each. */
+static void touch(const volatile char *map, size_t size)
+{
+	for (size_t i = 0; i < size; i += PAGE)
+		(void)map[i];
+}
+
+/* Slab and vmalloc memory, in bytes. */
+static long kernel_memory(void)
+{
+	return (file_value("/proc/meminfo", "Slab") +
+		file_value("/proc/meminfo", "VmallocUsed")) * 1024;
+}
+
+/* Each step, measured on its own; *touches is the number of faults of TOUCH. */
+static void measure(int dev, int vgem, int memfd, const struct bench_case *c,
+		    const struct udmabuf_create_item *items, size_t size,
+		    uint64_t *cost, long *touches)
+{
+	struct dma_buf_sync start = { DMA_BUF_SYNC_START | DMA_BUF_SYNC_RW };
+	struct dma_buf_sync end = { DMA_BUF_SYNC_END | DMA_BUF_SYNC_RW };
+	struct drm_prime_handle prime = {};
+	struct drm_gem_close drop = {};
+	uint64_t t[STEPS + 1];
+	long before;
+	char *map;
+	int fd;
+
+	t[CREATE] = now();
+	fd = create(dev, memfd, c, items);
+	t[MMAP] = now();
+	map = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	before = faults();
+	if (map == MAP_FAILED)
+		die("mmap");
+	t[TOUCH] = now();
+	touch(map, size);
+	t[MUNMAP] = now();
+	*touches = faults() - before;
+	cost[TOUCH] = t[MUNMAP] - t[TOUCH];
+	cost[MMAP] = t[TOUCH] - t[MMAP];
+	cost[CREATE] = t[MMAP] - t[CREATE];
+
+	t[MUNMAP] = now();
+	munmap(map, size);
+	t[IMPORT] = now();
+	cost[MUNMAP] = t[IMPORT] - t[MUNMAP];
+
+	prime.fd = fd;
+	t[IMPORT] = now();
+	if (ioctl(vgem, DRM_IOCTL_PRIME_FD_TO_HANDLE, &prime))
+		die("import");
+	t[DROP] = now();
+	cost[IMPORT] = t[DROP] - t[IMPORT];
+	drop.handle = prime.handle;
+	t[DROP] = now();
+	if (ioctl(vgem, DRM_IOCTL_GEM_CLOSE, &drop))
+		die("drop");
+	t[SYNC] = now();
+	cost[DROP] = t[SYNC] - t[DROP];
+
+	t[SYNC] = now();
+	if (ioctl(fd, DMA_BUF_IOCTL_SYNC, &start) || ioctl(fd, DMA_BUF_IOCTL_SYNC, &end))
+		die("sync");
+	t[CLOSE] = now();
+	cost[SYNC] = t[CLOSE] - t[SYNC];
+	close(fd);
+	cost[CLOSE] = now() - t[CLOSE];
+}
+
+/* What eight buffers hold, an eighth of it; -1 where that would take too much. */
+static long metadata(int dev, int memfd, const struct bench_case *c,
+		     const struct udmabuf_create_item *items)
+{
+	int fds[8];
+	long held;
+
+	if (c->size > 64UL << 20)
+		return -1;
+	close(create(dev, memfd, c, items));
+	held = kernel_memory();
+	for (int i = 0; i < 8; i++)
+		fds[i] = create(dev, memfd, c, items);
+	held = kernel_memory() - held;
+	for (int i = 0; i < 8; i++)
+		close(fds[i]);
+	return held / 8;
+}
+
+/* Runs of the newest buffer, where the driver tells; -1 elsewhere. */
+static long count_runs(int dev, int memfd, const struct bench_case *c,
+		       const struct udmabuf_create_item *items)
+{
+	long runs, pinned;
+	int fd;
+
+	if (access("/sys/kernel/debug/udmabuf/buffers", R_OK))
+		return -1;
+	fd = create(dev, memfd, c, items);
+	udmabuf_stat(&runs, &pinned);
+	close(fd);
+	return runs;
+}
+
+static void bench(int dev, int vgem, const struct bench_case *c)
+{
+	struct udmabuf_create_item items[1024] = {};
+	size_t size = c->items ? c->items * PAGE : c->size;
+	uint64_t best[STEPS], cost[STEPS];
+	long touches = 0;
+	void *map;
+	int memfd = memfd_filled(c->memory, c->size, 1, &map);
+
+	munmap(map, c->size);
+	for (size_t i = 0; i < c->items; i++) {
+		items[i].memfd = memfd;
+		items[i].offset = (c->reversed ? c->items - 1 - i : i) * c->stride * PAGE;
+		items[i].size = PAGE;
+	}
+	for (int round = 0; round < ROUNDS; round++) {
+		measure(dev, vgem, memfd, c, items, size, cost, &touches);
+		for (int i = 0; i < STEPS; i++)
+			if (!round || cost[i] < best[i])
+				best[i] = cost[i];
+	}
+	printf("{\"case\": \"%s\", \"pages\": %zu, \"runs\": %ld, \"faults\": %ld, \"metadata\": %ld",
+	       c->name, size / PAGE, count_runs(dev, memfd, c, items), touches,
+	       metadata(dev, memfd, c, items));
+	for (int i = 0; i < STEPS; i++)
+		printf(", \"%s\": %llu", step_names[i], (unsigned long long)best[i]);
+	printf("}\n");
+	fflush(stdout);
+	close(memfd);
+}
+
+int main(void)
+{
+	int dev = udmabuf_open(), vgem = vgem_open();
+
+	write_file("/sys/kernel/mm/transparent_hugepage/shmem_enabled", "advise");
+	write_file("/proc/sys/vm/nr_hugepages", "24");
+	udmabuf_parameter("size_limit_mb", 1024);
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		if (cases[i].memory == HUGETLB &&
+		    file_value("/proc/meminfo", "HugePages_Free") < 16)
+			die("too few huge pages");
+		bench(dev, vgem, &cases[i]);
+	}
+	return 0;
+}

@@ -1,0 +1,812 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * udmabuf, with one allocation or one access to user memory after the other failing
+ *
+ * A step runs with its first such call made to fail, then with its second, and so
+ * on, until it ran with none failing.  It must return a documented error or have
+ * done all of its work, and leave nothing behind.  What else may go wrong, such as
+ * a warning, a lock held or a use after free, is for the kernel's log to say: so
+ * this is worth most with KASAN, lockdep and kmemleak.
+ *
+ * Needs root, the modules vgem and vkms, and a kernel with CONFIG_FAULT_INJECTION
+ * (and _DEBUG_FS, _USERCOPY), CONFIG_FAILSLAB and CONFIG_FAIL_PAGE_ALLOC.
+ */
+#include "udmabuf_util.h"
+
+#include <sys/wait.h>
+
+#include <drm/drm.h>
+#include <drm/drm_fourcc.h>
+#include <drm/drm_mode.h>
+
+#include "../../kselftest_harness.h"
+
+/* More calls than any step has: one that goes on longer does not end. */
+#define MOST_CALLS	2000
+
+#define SEED		1
+
+/* A small buffer, in pages: also lines of a frame, so that a line is a page. */
+#define PAGES		16
+#define WIDTH		(PAGE / 4)
+
+/*
+ * A large one.  Its items are more than fit into a page, and so are its runs, which
+ * are as many: so kvmalloc() has to do without its first choice, too.
+ */
+#define ITEMS		300
+
+/* How capabilities for fault injection have to be set: they say nothing, miss none. */
+static const struct setting {
+	const char *path;
+	const char *value;
+} settings[] = {
+	{ "/sys/kernel/debug/failslab/verbose", "0" },
+	{ "/sys/kernel/debug/failslab/probability", "0" },
+	{ "/sys/kernel/debug/failslab/cache-filter", "N" },
+	{ "/sys/kernel/debug/failslab/ignore-gfp-wait", "N" },
+	{ "/sys/kernel/debug/fail_page_alloc/verbose", "0" },
+	{ "/sys/kernel/debug/fail_page_alloc/probability", "0" },
+	{ "/sys/kernel/debug/fail_page_alloc/min-order", "0" },
+	{ "/sys/kernel/debug/fail_page_alloc/ignore-gfp-wait", "N" },
+	{ "/sys/kernel/debug/fail_page_alloc/ignore-gfp-highmem", "N" },
+	{ "/sys/kernel/debug/fail_usercopy/verbose", "0" },
+	{ "/sys/kernel/debug/fail_usercopy/probability", "0" },
+};
+
+#define NR_SETTINGS	ARRAY_SIZE(settings)
+
+/**
+ * struct state - what a step works on; descriptors that are not open are -1
+ * @dev: /dev/udmabuf
+ * @memfd: where the pages come from
+ * @fd: the dma-buf
+ * @size: its size
+ * @items: list for UDMABUF_CREATE_LIST
+ * @drm: the device that the step imports into
+ * @keeper: keeps vkms open, and has to be open when @drm is closed: the last to
+ *	close it brings the console back, which takes a while
+ * @holder: another device, which has the buffer imported all the time
+ * @connector: of vkms
+ * @crtc: of vkms
+ * @fb: framebuffer
+ * @text: what debugfs says about the buffers
+ */
+struct state {
+	int dev;
+	int memfd[2];
+	int fd;
+	size_t size;
+	struct udmabuf_create_item items[ITEMS];
+	int drm;
+	int keeper;
+	int holder;
+	uint32_t connector;
+	uint32_t crtc;
+	uint32_t fb;
+	char text[1024];
+};
+
+/**
+ * struct attempt - one run of a step
+ * @result: at least 0, or -errno
+ * @injected: a call was made to fail
+ */
+struct attempt {
+	int result;
+	bool injected;
+};
+
+static void close_fd(int *fd)
+{
+	if (*fd >= 0)
+		close(*fd);
+	*fd = -1;
+}
+
+static void close_memfds(struct state *s)
+{
+	close_fd(&s->memfd[0]);
+	close_fd(&s->memfd[1]);
+}
+
+static void read_text(const char *path, char *text, size_t size)
+{
+	int fd = open(path, O_RDONLY);
+	ssize_t n = fd < 0 ? -1 : read(fd, text, size - 1);
+
+	if (n < 0)
+		die(path);
+	text[n] = 0;
+	close(fd);
+}
+
+/* Injection */
+
+static int fail_nth_start(unsigned int n)
+{
+	int fd = open("/proc/self/fail-nth", O_RDWR | O_CLOEXEC);
+	char text[16];
+	int len = snprintf(text, sizeof(text), "%u", n);
+
+	if (fd < 0 || pwrite(fd, text, len, 0) != len)
+		die("/proc/self/fail-nth");
+	return fd;
+}
+
+/*
+ * Ends the injection; tells whether there was one.  When there was none, reading
+ * and writing the file can be what fails now, as these access user memory, too.
+ */
+static bool fail_nth_stop(int fd)
+{
+	char text[16] = "";
+	bool injected = pread(fd, text, sizeof(text) - 1, 0) > 0 && !atoi(text);
+
+	if (pwrite(fd, "0", 1, 0) != 1 && pwrite(fd, "0", 1, 0) != 1)
+		die("/proc/self/fail-nth");
+	close(fd);
+	return injected;
+}
+
+static struct attempt attempt(struct state *s, int (*run)(struct state *),
+			      unsigned int n)
+{
+	struct attempt a;
+	int fd = fail_nth_start(n);
+
+	a.result = run(s);
+	a.injected = fail_nth_stop(fd);
+	return a;
+}
+
+/* In a child, which a fault that the kernel cannot resolve may kill: -EINTR. */
+static struct attempt attempt_in_child(struct state *s, int (*run)(struct state *),
+				       unsigned int n)
+{
+	struct attempt *shared, a;
+	int status;
+	pid_t pid;
+
+	shared = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
+		      -1, 0);
+	if (shared == MAP_FAILED)
+		die("mmap");
+	*shared = (struct attempt) { .result = -EINTR, .injected = true };
+	fflush(NULL);
+	pid = fork();
+	if (pid < 0)
+		die("fork");
+	if (!pid) {
+		*shared = attempt(s, run, n);
+		_exit(0);
+	}
+	if (waitpid(pid, &status, 0) != pid)
+		die("waitpid");
+	a = *shared;
+	if (!WIFEXITED(status) || WEXITSTATUS(status))
+		a.result = -EINTR;
+	munmap(shared, PAGE);
+	return a;
+}
+
+/* What may have stayed behind */
+
+/**
+ * struct left - what there is in the kernel
+ * @held: pins, buffers, descriptors, huge pages
+ * @dmabufs: dma-bufs of udmabuf
+ * @attachments: devices attached to any dma-buf
+ */
+struct left {
+	struct held held;
+	long dmabufs;
+	long attachments;
+};
+
+static struct left left(void)
+{
+	static const char path[] = "/sys/kernel/debug/dma_buf/bufinfo";
+	struct left l = { .held = held() };
+	FILE *f = fopen(path, "r");
+	char line[256];
+	long n;
+
+	if (!f)
+		die(path);
+	while (fgets(line, sizeof(line), f)) {
+		if (strstr(line, "\tudmabuf\t"))
+			l.dmabufs++;
+		else if (sscanf(line, "Total %ld devices attached", &n) == 1)
+			l.attachments += n;
+	}
+	fclose(f);
+	return l;
+}
+
+static void expect_left(struct __test_metadata *_metadata, const struct left *before)
+{
+	struct left now = left();
+
+	EXPECT_EQ(now.dmabufs, before->dmabufs);
+	EXPECT_EQ(now.attachments, before->attachments);
+	EXPECT_HELD(before->held);
+}
+
+/* Creation */
+
+static void no_step(struct state *s)
+{
+}
+
+static void shmem_new(struct state *s)
+{
+	s->size = 4 * PAGE;
+	s->memfd[0] = memfd_new(SHMEM, s->size);
+}
+
+static void shmem_filled(struct state *s)
+{
+	s->size = PAGES * PAGE;
+	s->memfd[0] = memfd_filled(SHMEM, s->size, SEED, NULL);
+}
+
+static void hugetlb_new(struct state *s)
+{
+	s->size = 2 * HUGE;
+	s->memfd[0] = memfd_new(HUGETLB, s->size);
+}
+
+static void hugetlb_filled(struct state *s)
+{
+	s->size = 2 * HUGE;
+	s->memfd[0] = memfd_filled(HUGETLB, s->size, SEED, NULL);
+}
+
+static int create(struct state *s)
+{
+	s->fd = udmabuf_create(s->dev, s->memfd[0], 0, s->size);
+	return s->fd < 0 ? -errno : 0;
+}
+
+/* Every second page, backwards, of one memfd and then of another. */
+static void list_filled(struct state *s)
+{
+	for (int i = 0; i < 2; i++)
+		s->memfd[i] = memfd_filled(SHMEM, ITEMS * PAGE, SEED + i, NULL);
+	for (int i = 0; i < ITEMS; i++)
+		s->items[i] = (struct udmabuf_create_item) {
+			.memfd = s->memfd[i >= ITEMS / 2],
+			.offset = (ITEMS - 2 - 2 * i % ITEMS) * PAGE,
+			.size = PAGE,
+		};
+	s->size = ITEMS * PAGE;
+}
+
+static int create_list(struct state *s)
+{
+	s->fd = udmabuf_create_list(s->dev, s->items, ITEMS);
+	return s->fd < 0 ? -errno : 0;
+}
+
+/* A dma-buf that was made is a whole one: what is written there is in the memfd. */
+static bool create_worked(struct state *s)
+{
+	size_t last = s->size / PAGE - 1;
+	char *p = map_shared(s->fd, s->size, PROT_READ | PROT_WRITE);
+	char *q = map_shared(s->memfd[0], s->size, PROT_READ);
+	bool same;
+
+	mark_page(p, SEED, 0);
+	mark_page(p + last * PAGE, SEED, last);
+	same = page_is(q, SEED, 0) && page_is(q + last * PAGE, SEED, last);
+	munmap(p, s->size);
+	munmap(q, s->size);
+	return same;
+}
+
+static bool create_list_worked(struct state *s)
+{
+	char *p = map_shared(s->fd, s->size, PROT_READ);
+	bool same = true;
+
+	for (int i = 0; i < ITEMS; i++)
+		same = same && page_is(p + i * PAGE, SEED + (i >= ITEMS / 2),
+				       s->items[i].offset / PAGE);
+	munmap(p, s->size);
+	return same;
+}
+
+static void close_buffer(struct state *s)
+{
+	close_fd(&s->fd);
+}
+
+static void close_buffer_and_memfds(struct state *s)
+{
+	close_fd(&s->fd);
+	close_memfds(s);
+}
+
+/* CPU mappings */
+
+static void buffer_shmem(struct state *s)
+{
+	shmem_filled(s);
+	/* Backwards, so that every page is a run. */
+	for (int i = 0; i < PAGES; i++)
+		s->items[i] = (struct udmabuf_create_item) {
+			.memfd = s->memfd[0],
+			.offset = (PAGES - 1 - i) * PAGE,
+			.size = PAGE,
+		};
+	s->fd = udmabuf_create_list(s->dev, s->items, PAGES);
+	if (s->fd < 0)
+		die("udmabuf");
+}
+
+static void buffer_hugetlb(struct state *s)
+{
+	hugetlb_filled(s);
+	if (create(s))
+		die("udmabuf");
+}
+
+/* Where this process has mapped nothing, so that there are no page tables yet. */
+#define EMPTY_PLACE	((void *)(1UL << 45))
+
+/*
+ * A fault that lacks memory is tried again, when the failure is over: so a mapping
+ * that was made works.
+ */
+static int map_and_touch(struct state *s)
+{
+	char *p = mmap(EMPTY_PLACE, s->size, PROT_READ | PROT_WRITE,
+		       MAP_SHARED | MAP_FIXED_NOREPLACE, s->fd, 0);
+	size_t pages = s->size / PAGE;
+
+	if (p == MAP_FAILED)
+		return -errno;
+	for (size_t i = 0; i < pages; i += pages / PAGES) {
+		size_t at = s->size == PAGES * PAGE ? PAGES - 1 - i : i;
+
+		if (!page_is(p + i * PAGE, SEED, at))
+			return -EIO;
+		mark_page(p + i * PAGE, SEED, at);
+	}
+	return 0;
+}
+
+/* Importers */
+
+static int drm_ioctl(int fd, unsigned long request, void *arg)
+{
+	int ret;
+
+	do {
+		ret = ioctl(fd, request, arg);
+	} while (ret < 0 && errno == EINTR);
+	return ret < 0 ? -errno : 0;
+}
+
+static bool drm_is(int fd, const char *driver)
+{
+	char name[32] = "";
+	struct drm_version version = {
+		.name = name,
+		.name_len = sizeof(name) - 1,
+	};
+
+	return !drm_ioctl(fd, DRM_IOCTL_VERSION, &version) && !strcmp(name, driver);
+}
+
+static int drm_open(const char *driver)
+{
+	char path[32];
+	int fd;
+
+	for (int i = 0; i < 16; i++) {
+		snprintf(path, sizeof(path), "/dev/dri/card%d", i);
+		fd = open(path, O_RDWR | O_CLOEXEC);
+		if (fd < 0)
+			continue;
+		if (drm_is(fd, driver))
+			return fd;
+		close(fd);
+	}
+	errno = ENODEV;
+	die(driver);
+}
+
+static int drm_import(int drm, int dmabuf, uint32_t *handle)
+{
+	struct drm_prime_handle prime = { .fd = dmabuf };
+	int ret = drm_ioctl(drm, DRM_IOCTL_PRIME_FD_TO_HANDLE, &prime);
+
+	*handle = prime.handle;
+	return ret;
+}
+
+static int add_fb(struct state *s, uint32_t handle)
+{
+	struct drm_mode_fb_cmd2 cmd = {
+		.width = WIDTH,
+		.height = PAGES,
+		.pixel_format = DRM_FORMAT_XRGB8888,
+		.handles = { handle },
+		.pitches = { PAGE },
+	};
+	int ret = drm_ioctl(s->drm, DRM_IOCTL_MODE_ADDFB2, &cmd);
+
+	s->fb = cmd.fb_id;
+	return ret;
+}
+
+/* 0: show nothing. */
+static int show_fb(struct state *s, uint32_t fb)
+{
+	struct drm_mode_crtc crtc = {
+		.crtc_id = s->crtc,
+		.fb_id = fb,
+		.set_connectors_ptr = (uintptr_t)&s->connector,
+		.count_connectors = fb ? 1 : 0,
+		.mode_valid = fb ? 1 : 0,
+		.mode = {
+			.clock = 60 * (WIDTH + 3) * (PAGES + 3) / 1000,	/* 60 Hz */
+			.hdisplay = WIDTH,
+			.hsync_start = WIDTH + 1,
+			.hsync_end = WIDTH + 2,
+			.htotal = WIDTH + 3,
+			.vdisplay = PAGES,
+			.vsync_start = PAGES + 1,
+			.vsync_end = PAGES + 2,
+			.vtotal = PAGES + 3,
+			.name = "pages",
+		},
+	};
+
+	return drm_ioctl(s->drm, DRM_IOCTL_MODE_SETCRTC, &crtc);
+}
+
+/*
+ * The buffer is imported into a second device all the time.  DMA_API_DEBUG has a
+ * record of each page that is mapped; when it cannot allocate one it says so in the
+ * log and switches itself off for good.  For pages already mapped it need not.
+ */
+static void hold_in(struct state *s, const char *driver)
+{
+	uint32_t handle;
+
+	s->holder = drm_open(driver);
+	if (drm_import(s->holder, s->fd, &handle))
+		die(driver);
+}
+
+static void vgem_setup(struct state *s)
+{
+	buffer_shmem(s);
+	hold_in(s, "vkms");
+}
+
+static void vgem_open(struct state *s)
+{
+	s->drm = drm_open("vgem");
+}
+
+static int vgem_import(struct state *s)
+{
+	uint32_t handle;
+
+	return drm_import(s->drm, s->fd, &handle);
+}
+
+/* With the file go handles of which a failing copy to user memory told nothing. */
+static void drm_close(struct state *s)
+{
+	close_fd(&s->drm);
+}
+
+static void vkms_setup(struct state *s)
+{
+	struct drm_mode_card_res res = {
+		.crtc_id_ptr = (uintptr_t)&s->crtc,
+		.connector_id_ptr = (uintptr_t)&s->connector,
+		.count_crtcs = 1,
+		.count_connectors = 1,
+	};
+
+	buffer_shmem(s);
+	hold_in(s, "vgem");
+	s->keeper = drm_open("vkms");
+	if (drm_ioctl(s->keeper, DRM_IOCTL_MODE_GETRESOURCES, &res) || !s->crtc ||
+	    !s->connector || drm_ioctl(s->keeper, DRM_IOCTL_DROP_MASTER, NULL))
+		die("vkms");
+}
+
+static void vkms_open(struct state *s)
+{
+	s->drm = drm_open("vkms");
+}
+
+static int vkms_import(struct state *s)
+{
+	uint32_t handle;
+	int ret = drm_import(s->drm, s->fd, &handle);
+
+	return ret ?: add_fb(s, handle);
+}
+
+static void vkms_setup_fb(struct state *s)
+{
+	vkms_setup(s);
+	vkms_open(s);
+	if (vkms_import(s))
+		die("framebuffer");
+}
+
+static int vkms_show(struct state *s)
+{
+	return show_fb(s, s->fb);
+}
+
+static void vkms_hide(struct state *s)
+{
+	if (show_fb(s, 0))
+		die("DRM_IOCTL_MODE_SETCRTC");
+}
+
+static int sync_cpu(struct state *s)
+{
+	struct dma_buf_sync sync = { .flags = DMA_BUF_SYNC_START | DMA_BUF_SYNC_RW };
+
+	if (ioctl(s->fd, DMA_BUF_IOCTL_SYNC, &sync))
+		return -errno;
+	sync.flags = DMA_BUF_SYNC_END | DMA_BUF_SYNC_RW;
+	return ioctl(s->fd, DMA_BUF_IOCTL_SYNC, &sync) ? -errno : 0;
+}
+
+/* debugfs */
+
+#define BUFFERS	"/sys/kernel/debug/udmabuf/buffers"
+
+static void buffers_setup(struct state *s)
+{
+	buffer_shmem(s);
+	read_text(BUFFERS, s->text, sizeof(s->text));
+	if (!strchr(s->text, '\n') || !strchr(strchr(s->text, '\n') + 1, '\n'))
+		die("no line for the buffer");
+}
+
+static int buffers_read(struct state *s)
+{
+	int fd = open(BUFFERS, O_RDONLY | O_CLOEXEC);
+	char text[sizeof(s->text)];
+	ssize_t n, len = 0;
+	int err;
+
+	if (fd < 0)
+		return -errno;
+	do {
+		n = read(fd, text + len, sizeof(text) - 1 - len);
+		err = errno;
+		len += n > 0 ? n : 0;
+	} while (n > 0);
+	close(fd);
+	if (n < 0)
+		return -err;
+	text[len] = 0;
+	return strcmp(text, s->text) ? -EIO : 0;
+}
+
+/* The sweep */
+
+FIXTURE(fail_nth) {
+	char old[NR_SETTINGS][16];
+	struct held before;
+	struct state s;
+};
+
+/**
+ * struct _fixture_variant_fail_nth - a step
+ * @setup: once
+ * @before: before each attempt
+ * @run: the attempt, the only thing that runs with injection
+ * @worked: whether an attempt that says so has done its work
+ * @after: after each attempt
+ * @in_child: the attempt is made by a child
+ * @errors: what the attempt may return, and each of which some attempt must; EFAULT
+ *	comes of arguments and results that cannot be copied, ENOMEM of the rest
+ */
+FIXTURE_VARIANT(fail_nth) {
+	void (*setup)(struct state *s);
+	void (*before)(struct state *s);
+	int (*run)(struct state *s);
+	bool (*worked)(struct state *s);
+	void (*after)(struct state *s);
+	bool in_child;
+	int errors[2];
+};
+
+FIXTURE_VARIANT_ADD(fail_nth, create) {
+	.setup = no_step,
+	.before = shmem_new,
+	.run = create,
+	.worked = create_worked,
+	.after = close_buffer_and_memfds,
+	.errors = { ENOMEM, EFAULT },
+};
+
+FIXTURE_VARIANT_ADD(fail_nth, create_filled) {
+	.setup = shmem_filled,
+	.before = no_step,
+	.run = create,
+	.worked = create_worked,
+	.after = close_buffer,
+	.errors = { ENOMEM, EFAULT },
+};
+
+FIXTURE_VARIANT_ADD(fail_nth, create_hugetlb) {
+	.setup = no_step,
+	.before = hugetlb_new,
+	.run = create,
+	.worked = create_worked,
+	.after = close_buffer_and_memfds,
+	.errors = { ENOMEM, EFAULT },
+};
+
+FIXTURE_VARIANT_ADD(fail_nth, create_hugetlb_filled) {
+	.setup = hugetlb_filled,
+	.before = no_step,
+	.run = create,
+	.worked = create_worked,
+	.after = close_buffer,
+	.errors = { ENOMEM, EFAULT },
+};
+
+FIXTURE_VARIANT_ADD(fail_nth, create_list) {
+	.setup = list_filled,
+	.before = no_step,
+	.run = create_list,
+	.worked = create_list_worked,
+	.after = close_buffer,
+	.errors = { ENOMEM, EFAULT },
+};
+
+FIXTURE_VARIANT_ADD(fail_nth, mmap_shmem) {
+	.setup = buffer_shmem,
+	.before = no_step,
+	.run = map_and_touch,
+	.after = no_step,
+	.in_child = true,
+	.errors = { ENOMEM },
+};
+
+FIXTURE_VARIANT_ADD(fail_nth, mmap_hugetlb) {
+	.setup = buffer_hugetlb,
+	.before = no_step,
+	.run = map_and_touch,
+	.after = no_step,
+	.in_child = true,
+	.errors = { ENOMEM },
+};
+
+FIXTURE_VARIANT_ADD(fail_nth, import_vgem) {
+	.setup = vgem_setup,
+	.before = vgem_open,
+	.run = vgem_import,
+	.after = drm_close,
+	.errors = { ENOMEM, EFAULT },
+};
+
+FIXTURE_VARIANT_ADD(fail_nth, import_vkms) {
+	.setup = vkms_setup,
+	.before = vkms_open,
+	.run = vkms_import,
+	.after = drm_close,
+	.errors = { ENOMEM, EFAULT },
+};
+
+FIXTURE_VARIANT_ADD(fail_nth, vmap) {
+	.setup = vkms_setup_fb,
+	.before = no_step,
+	.run = vkms_show,
+	.after = vkms_hide,
+	.errors = { ENOMEM, EFAULT },
+};
+
+FIXTURE_VARIANT_ADD(fail_nth, sync) {
+	.setup = vgem_setup,
+	.before = no_step,
+	.run = sync_cpu,
+	.after = no_step,
+	.errors = { EFAULT },
+};
+
+FIXTURE_VARIANT_ADD(fail_nth, debugfs) {
+	.setup = buffers_setup,
+	.before = no_step,
+	.run = buffers_read,
+	.after = no_step,
+	.errors = { ENOMEM, EFAULT },
+};
+
+FIXTURE_SETUP(fail_nth)
+{
+	struct state *s = &self->s;
+
+	*s = (struct state) {
+		.dev = -1,
+		.memfd = { -1, -1 },
+		.fd = -1,
+		.drm = -1,
+		.keeper = -1,
+		.holder = -1,
+	};
+	if (access("/proc/self/fail-nth", W_OK))
+		SKIP(return, "no CONFIG_FAULT_INJECTION");
+
+	want_huge_pages();
+	for (size_t i = 0; i < NR_SETTINGS; i++) {
+		read_text(settings[i].path, self->old[i], sizeof(self->old[i]));
+		write_file(settings[i].path, settings[i].value);
+	}
+	self->before = held();
+	s->dev = udmabuf_open();
+	variant->setup(s);
+}
+
+FIXTURE_TEARDOWN(fail_nth)
+{
+	struct state *s = &self->s;
+
+	close_fd(&s->drm);
+	close_fd(&s->holder);
+	close_fd(&s->keeper);
+	close_buffer_and_memfds(s);
+	close_fd(&s->dev);
+	EXPECT_HELD(self->before);
+	for (size_t i = 0; i < NR_SETTINGS; i++)
+		write_file(settings[i].path, self->old[i]);
+}
+
+TEST_F_TIMEOUT(fail_nth, sweep, 300)
+{
+	struct left before = left();
+	bool seen[ARRAY_SIZE(variant->errors)] = {};
+	struct state *s = &self->s;
+	struct attempt a;
+	unsigned int n;
+	bool known;
+
+	for (n = 1; n <= MOST_CALLS; n++) {
+		variant->before(s);
+		a = variant->in_child ? attempt_in_child(s, variant->run, n) :
+					attempt(s, variant->run, n);
+		known = a.result >= 0;
+		for (size_t i = 0; i < ARRAY_SIZE(seen); i++)
+			if (a.result < 0 && -a.result == variant->errors[i]) {
+				seen[i] = true;
+				known = true;
+			}
+		EXPECT_TRUE(known) {
+			TH_LOG("call %u fails: %s", n, strerror(-a.result));
+		}
+		if (a.result >= 0 && variant->worked)
+			EXPECT_TRUE(variant->worked(s));
+		variant->after(s);
+
+		expect_left(_metadata, &before);
+		if (!a.injected || _metadata->exit_code)
+			break;
+	}
+	TH_LOG("%u calls", n - 1);
+
+	/* Injection took place, came to an end, and then the step worked. */
+	EXPECT_GT(n, 1);
+	EXPECT_LE(n, MOST_CALLS);
+	EXPECT_EQ(a.result, 0);
+	for (size_t i = 0; i < ARRAY_SIZE(seen); i++)
+		EXPECT_TRUE(seen[i] || !variant->errors[i]);
+}
+
+TEST_HARNESS_MAIN
