@@ -3,11 +3,12 @@
 # The front door.  Everything is made under build/ and out/.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check kernel shell lint tree refresh clean
+.PHONY: help demo check bench kernel shell lint tree refresh clean
 
 help:
 	@echo "make demo     a guest's framebuffer through a udmabuf: out/framebuffer.png"
 	@echo "make check    all tests, in virtual machines, and lint"
+	@echo "make bench    what it costs, against the base, in instructions: out/bench.md"
 	@echo "make kernel   both kernels, plain and debug"
 	@echo "make shell    a shell in a virtual machine (KERNEL=plain or debug)"
 	@echo "make lint     checkpatch, sparse, W=1, kernel-doc and script checks"
@@ -33,6 +34,10 @@ demo: tree
 
 check: kernel
 	@scripts/check
+
+bench: tree
+	@scripts/build plain base
+	@scripts/bench
 
 KERNEL ?= plain
 shell: tree

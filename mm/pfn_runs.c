@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Mapping runs of page frames into a VM_PFNMAP vma, a page table at a time.
+ * Runs of page frames: mapping them into a VM_PFNMAP vma, and unpinning them.
  *
  * vmf_insert_pfn() maps one page: it walks down the page table, takes and drops its
  * lock, and a mapping of n pages takes n faults.  A driver that knows what lies
  * around a fault can have a whole page table filled by the first one, under one
- * lock.
+ * lock.  In the same way unpin_folio() updates a node's statistics for each folio,
+ * where it could be done once for many.
  */
 #include <linux/mm.h>
 #include <linux/pfn_runs.h>
@@ -25,17 +26,15 @@ static vm_fault_t ensure_pte_table(struct vm_fault *vmf)
 	return 0;
 }
 
-/* Maps @nr frames from @pfn on, but for what is mapped already. */
+/* Maps the frame that @entry has and those after it, but for what is mapped. */
 static void fill_ptes(struct vm_area_struct *vma, unsigned long addr, pte_t *pte,
-		      unsigned long pfn, unsigned long nr)
+		      pte_t entry, unsigned long nr)
 {
-	pgprot_t prot = vma->vm_page_prot;
-	unsigned long i;
-
-	for (i = 0; i < nr; i++, addr += PAGE_SIZE)
-		if (likely(pte_none(ptep_get(pte + i))))
-			set_pte_at(vma->vm_mm, addr, pte + i,
-				   pte_mkspecial(pfn_pte(pfn + i, prot)));
+	for (; nr--; pte++, addr += PAGE_SIZE) {
+		if (likely(pte_none(ptep_get(pte))))
+			set_pte_at(vma->vm_mm, addr, pte, entry);
+		entry = pte_next_pfn(entry);
+	}
 }
 
 /**
@@ -68,10 +67,10 @@ vm_fault_t vmf_insert_pfn_runs(struct vm_fault *vmf, unsigned long start,
 			       unsigned long end, pfn_run_next_t next, void *iter)
 {
 	struct vm_area_struct *vma = vmf->vma;
-	unsigned long addr = start;
-	spinlock_t *ptl;
+	pte_t *table, *pte, base;
+	unsigned long addr, nr;
+	spinlock_t *ptl;	/* the page table's */
 	vm_fault_t ret;
-	pte_t *pte;
 
 	VM_WARN_ON_ONCE(start < vma->vm_start || end > vma->vm_end || start >= end);
 	VM_WARN_ON_ONCE((start & PMD_MASK) != ((end - 1) & PMD_MASK) ||
@@ -81,22 +80,70 @@ vm_fault_t vmf_insert_pfn_runs(struct vm_fault *vmf, unsigned long start,
 	ret = ensure_pte_table(vmf);
 	if (ret)
 		return ret;
-	pte = pte_offset_map_lock(vma->vm_mm, vmf->pmd, start, &ptl);
-	if (!pte)
+	table = pte_offset_map_lock(vma->vm_mm, vmf->pmd, start, &ptl);
+	if (!table)
 		return VM_FAULT_NOPAGE;
 
+	/* Protection bits are made up once; entries differ in their frames. */
+	base = pte_mkspecial(pfn_pte(0, vma->vm_page_prot));
 	arch_enter_lazy_mmu_mode();
-	while (addr < end) {
+	for (addr = start, pte = table; addr < end; addr += nr << PAGE_SHIFT, pte += nr) {
 		struct pfn_run run = next(iter);
-		unsigned long nr = min(run.nr, (end - addr) >> PAGE_SHIFT);
-		pte_t *at = pte + ((addr - start) >> PAGE_SHIFT);
 
-		fill_ptes(vma, addr, at, run.pfn, nr);
-		update_mmu_cache_range(vmf, vma, addr, at, nr);
-		addr += nr << PAGE_SHIFT;
+		nr = min(run.nr, (end - addr) >> PAGE_SHIFT);
+		fill_ptes(vma, addr, pte, pte_advance_pfn(base, run.pfn), nr);
+		update_mmu_cache_range(vmf, vma, addr, pte, nr);
 	}
 	arch_leave_lazy_mmu_mode();
-	pte_unmap_unlock(pte, ptl);
+	pte_unmap_unlock(table, ptl);
 	return VM_FAULT_NOPAGE;
 }
 EXPORT_SYMBOL_GPL(vmf_insert_pfn_runs);
+
+/**
+ * unpin_pfn_runs() - drop the pins on folios, told by runs of frames
+ * @nr: number of frames in all runs together
+ * @next: tells the runs, one after the other
+ * @iter: handed to @next
+ *
+ * Drops one pin on a folio for each run that intersects it, however many of the
+ * folio's frames the run has: what memfd_pin_folios() takes for one range.  The
+ * folios must not have been split since, which the pins themselves prevent.
+ *
+ * Context: may sleep.
+ */
+void unpin_pfn_runs(unsigned long nr, pfn_run_next_t next, void *iter)
+{
+	struct pglist_data *pgdat = NULL;
+	unsigned int folios = 0;
+
+	while (nr) {
+		struct pfn_run run = next(iter);
+		unsigned long pfn = run.pfn, end = run.pfn + run.nr;
+
+		nr -= run.nr;
+		while (pfn < end) {
+			struct folio *folio = pfn_folio(pfn);
+			int refs = 1;
+
+			if (folio_pgdat(folio) != pgdat || folios == SWAP_CLUSTER_MAX) {
+				if (folios)
+					mod_node_page_state(pgdat, NR_FOLL_PIN_RELEASED,
+							    folios);
+				pgdat = folio_pgdat(folio);
+				folios = 0;
+				cond_resched();
+			}
+			folios++;
+			pfn = folio_pfn(folio) + folio_nr_pages(folio);
+			if (folio_has_pincount(folio))
+				atomic_dec(&folio->_pincount);
+			else
+				refs = GUP_PIN_COUNTING_BIAS;
+			folio_put_refs(folio, refs);
+		}
+	}
+	if (folios)
+		mod_node_page_state(pgdat, NR_FOLL_PIN_RELEASED, folios);
+}
+EXPORT_SYMBOL_GPL(unpin_pfn_runs);

@@ -107,7 +107,7 @@ struct udmabuf {
 	u32 nr_pages;
 	bool readonly;
 
-	struct mutex lock;
+	struct mutex lock;	/* protects mappings */
 	struct list_head mappings;
 
 	struct list_head node;
@@ -222,30 +222,6 @@ static const struct udmabuf_run *udmabuf_find(const struct udmabuf *ub, u32 page
 	return &ub->runs[lo];
 }
 
-static void udmabuf_unpin_run(const struct udmabuf_run *run)
-{
-	unsigned long pfn = run->pfn, end = pfn + run->nr;
-
-	while (pfn < end) {
-		struct folio *folio = page_folio(pfn_to_page(pfn));
-
-		pfn = folio_pfn(folio) + folio_nr_pages(folio);
-		unpin_folio(folio);
-		cond_resched();
-	}
-}
-
-static void udmabuf_free(struct udmabuf *ub)
-{
-	for (u32 i = 0; i < ub->nr_runs; i++)
-		udmabuf_unpin_run(&ub->runs[i]);
-	kvfree(ub->runs);
-	mutex_destroy(&ub->lock);
-	kfree(ub);
-}
-
-/* CPU mappings */
-
 /**
  * struct udmabuf_cursor - a place in a buffer, to go on from run by run
  * @run: the run that the place is in
@@ -270,6 +246,18 @@ static struct pfn_run udmabuf_next_frames(void *iter)
 	c->run++;
 	return frames;
 }
+
+static void udmabuf_free(struct udmabuf *ub)
+{
+	struct udmabuf_cursor c = { .run = ub->runs };
+
+	unpin_pfn_runs(ub->nr_pages, udmabuf_next_frames, &c);
+	kvfree(ub->runs);
+	mutex_destroy(&ub->lock);
+	kfree(ub);
+}
+
+/* CPU mappings */
 
 static u32 udmabuf_page_at(const struct vm_area_struct *vma, unsigned long addr)
 {
@@ -446,7 +434,7 @@ static int udmabuf_fill_sgt(const struct udmabuf *ub, struct sg_table *sgt,
 	int ret;
 
 	for (u32 i = 0; i < ub->nr_runs; i++)
-		nents += DIV_ROUND_UP_ULL(ub->runs[i].nr, max);
+		nents += ub->runs[i].nr <= max ? 1 : DIV_ROUND_UP_ULL(ub->runs[i].nr, max);
 	if (nents > INT_MAX)
 		return -ENOMEM;
 	ret = sg_alloc_table(sgt, nents, GFP_KERNEL);

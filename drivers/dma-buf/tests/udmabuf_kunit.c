@@ -8,7 +8,7 @@
 #include <linux/prandom.h>
 
 #define TEST_ORDER	9
-#define TEST_PAGES	(1U << TEST_ORDER)
+#define TEST_PAGES	BIT(TEST_ORDER)
 
 /**
  * struct udmabuf_test - what a case starts with
@@ -225,21 +225,22 @@ static void udmabuf_pin_random_test(struct kunit *test)
 static void udmabuf_unpin_test(struct kunit *test)
 {
 	static const struct { u32 first, nr; } runs[] = {
-		{ 0, 16 }, { 0, 1 }, { 7, 1 }, { 7, 2 }, { 3, 10 }, { 8, 8 },
+		{ 0, 8 }, { 0, 1 }, { 7, 1 }, { 6, 2 }, { 3, 4 },
 	};
 	struct folio *folio = folio_alloc(GFP_KERNEL, 3);
 
 	KUNIT_ASSERT_NOT_NULL(test, folio);
 	for (int i = 0; i < ARRAY_SIZE(runs); i++) {
 		struct udmabuf_run run = {
-			.nr = min(runs[i].nr, 8 - runs[i].first % 8),
-			.pfn = folio_pfn(folio) + runs[i].first % 8,
+			.nr = runs[i].nr,
+			.pfn = folio_pfn(folio) + runs[i].first,
 		};
+		struct udmabuf_cursor c = { .run = &run };
 
 		folio_get(folio);
 		atomic_inc(&folio->_pincount);
 		node_stat_add_folio(folio, NR_FOLL_PIN_ACQUIRED);
-		udmabuf_unpin_run(&run);
+		unpin_pfn_runs(run.nr, udmabuf_next_frames, &c);
 		KUNIT_EXPECT_EQ(test, atomic_read(&folio->_pincount), 0);
 		KUNIT_EXPECT_EQ(test, folio_ref_count(folio), 1);
 	}

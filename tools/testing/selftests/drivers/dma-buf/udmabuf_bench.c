@@ -88,9 +88,9 @@ static int vgem_open(void)
 }
 
 static int create(int dev, int memfd, const struct bench_case *c,
-		  const struct udmabuf_create_item *items)
+		  struct udmabuf_create_list *list)
 {
-	int fd = c->items ? udmabuf_create_list(dev, items, c->items) :
+	int fd = c->items ? ioctl(dev, UDMABUF_CREATE_LIST, list) :
 			    udmabuf_create(dev, memfd, 0, c->size);
 
 	if (fd < 0)
@@ -114,7 +114,7 @@ static long kernel_memory(void)
 
 /* Each step, measured on its own; *touches is the number of faults of TOUCH. */
 static void measure(int dev, int vgem, int memfd, const struct bench_case *c,
-		    const struct udmabuf_create_item *items, size_t size,
+		    struct udmabuf_create_list *list, size_t size,
 		    uint64_t *cost, long *touches)
 {
 	struct dma_buf_sync start = { DMA_BUF_SYNC_START | DMA_BUF_SYNC_RW };
@@ -127,7 +127,7 @@ static void measure(int dev, int vgem, int memfd, const struct bench_case *c,
 	int fd;
 
 	t[CREATE] = now();
-	fd = create(dev, memfd, c, items);
+	fd = create(dev, memfd, c, list);
 	t[MMAP] = now();
 	map = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	before = faults();
@@ -170,17 +170,17 @@ static void measure(int dev, int vgem, int memfd, const struct bench_case *c,
 
 /* What eight buffers hold, an eighth of it; -1 where that would take too much. */
 static long metadata(int dev, int memfd, const struct bench_case *c,
-		     const struct udmabuf_create_item *items)
+		     struct udmabuf_create_list *list)
 {
 	int fds[8];
 	long held;
 
 	if (c->size > 64UL << 20)
 		return -1;
-	close(create(dev, memfd, c, items));
+	close(create(dev, memfd, c, list));
 	held = kernel_memory();
 	for (int i = 0; i < 8; i++)
-		fds[i] = create(dev, memfd, c, items);
+		fds[i] = create(dev, memfd, c, list);
 	held = kernel_memory() - held;
 	for (int i = 0; i < 8; i++)
 		close(fds[i]);
@@ -189,14 +189,14 @@ static long metadata(int dev, int memfd, const struct bench_case *c,
 
 /* Runs of the newest buffer, where the driver tells; -1 elsewhere. */
 static long count_runs(int dev, int memfd, const struct bench_case *c,
-		       const struct udmabuf_create_item *items)
+		       struct udmabuf_create_list *list)
 {
 	long runs, pinned;
 	int fd;
 
 	if (access("/sys/kernel/debug/udmabuf/buffers", R_OK))
 		return -1;
-	fd = create(dev, memfd, c, items);
+	fd = create(dev, memfd, c, list);
 	udmabuf_stat(&runs, &pinned);
 	close(fd);
 	return runs;
@@ -204,32 +204,38 @@ static long count_runs(int dev, int memfd, const struct bench_case *c,
 
 static void bench(int dev, int vgem, const struct bench_case *c)
 {
-	struct udmabuf_create_item items[1024] = {};
+	struct udmabuf_create_list *list = calloc(1, sizeof(*list) +
+						  1024 * sizeof(list->list[0]));
 	size_t size = c->items ? c->items * PAGE : c->size;
 	uint64_t best[STEPS], cost[STEPS];
 	long touches = 0;
 	void *map;
 	int memfd = memfd_filled(c->memory, c->size, 1, &map);
 
+	if (!list)
+		die("calloc");
 	munmap(map, c->size);
-	for (size_t i = 0; i < c->items; i++) {
-		items[i].memfd = memfd;
-		items[i].offset = (c->reversed ? c->items - 1 - i : i) * c->stride * PAGE;
-		items[i].size = PAGE;
-	}
+	list->count = c->items;
+	for (size_t i = 0; i < c->items; i++)
+		list->list[i] = (struct udmabuf_create_item) {
+			.memfd = memfd,
+			.offset = (c->reversed ? c->items - 1 - i : i) * c->stride * PAGE,
+			.size = PAGE,
+		};
 	for (int round = 0; round < ROUNDS; round++) {
-		measure(dev, vgem, memfd, c, items, size, cost, &touches);
+		measure(dev, vgem, memfd, c, list, size, cost, &touches);
 		for (int i = 0; i < STEPS; i++)
 			if (!round || cost[i] < best[i])
 				best[i] = cost[i];
 	}
-	printf("{\"case\": \"%s\", \"pages\": %zu, \"runs\": %ld, \"faults\": %ld, \"metadata\": %ld",
-	       c->name, size / PAGE, count_runs(dev, memfd, c, items), touches,
-	       metadata(dev, memfd, c, items));
+	printf("{\"case\": \"%s\", \"pages\": %zu, ", c->name, size / PAGE);
+	printf("\"runs\": %ld, \"faults\": %ld, \"metadata\": %ld",
+	       count_runs(dev, memfd, c, list), touches, metadata(dev, memfd, c, list));
 	for (int i = 0; i < STEPS; i++)
 		printf(", \"%s\": %llu", step_names[i], (unsigned long long)best[i]);
 	printf("}\n");
 	fflush(stdout);
+	free(list);
 	close(memfd);
 }
 

@@ -433,6 +433,41 @@ TEST_F_TIMEOUT(errors, fatal_signal, 300)
 	udmabuf_parameter("size_limit_mb", limit);
 }
 
+/*
+ * One page can be listed over and over, in buffer after buffer: it is refused before
+ * the page's count overflows, half way there.
+ */
+TEST_F_TIMEOUT(errors, too_many_pins, 600)
+{
+	struct rlimit files = { 4096, 4096 };
+	int fds[2048], n = 0, err = 0;
+
+	if (variant->compat)
+		return;	/* the page does not know who pins it */
+	ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &files), 0);
+	good_list(self, 1024);
+	for (int i = 0; i < 1024; i++)
+		self->list->list[i].offset = 0;
+	while (n < 2048) {
+		fds[n] = do_ioctl(false, self->dev, UDMABUF_CREATE_LIST, self->list);
+		if (fds[n] < 0) {
+			err = fds[n];
+			break;
+		}
+		n++;
+	}
+	EXPECT_EQ(err, -ENOMEM);
+	EXPECT_GE(n, 1000);
+	EXPECT_EQ(held().pins, self->before.pins + 1024L * n);
+	/* Its neighbour can be pinned as before. */
+	self->list->count = 1;
+	self->list->list[0].offset = PAGE;
+	fds[n] = do_ioctl(false, self->dev, UDMABUF_CREATE_LIST, self->list);
+	EXPECT_GE(fds[n], 0);
+	while (n >= 0)
+		close(fds[n--]);
+}
+
 /**
  * struct sealer - a thread that seals memfds while others make buffers of them
  * @memfd: the memfd to seal

@@ -13,6 +13,7 @@
  */
 #include "udmabuf_util.h"
 
+#include <sched.h>
 #include <sys/wait.h>
 
 #include <drm/drm.h>
@@ -35,6 +36,9 @@
  * are as many: so kvmalloc() has to do without its first choice, too.
  */
 #define ITEMS		300
+
+/* Descriptors that a process has without having to allocate: NR_OPEN_DEFAULT. */
+#define FIRST_FDS	64
 
 /* How capabilities for fault injection have to be set: they say nothing, miss none. */
 static const struct setting {
@@ -71,6 +75,7 @@ static const struct setting {
  * @crtc: of vkms
  * @fb: framebuffer
  * @text: what debugfs says about the buffers
+ * @spare: descriptors that only use up numbers; 0: none
  */
 struct state {
 	int dev;
@@ -85,6 +90,7 @@ struct state {
 	uint32_t crtc;
 	uint32_t fb;
 	char text[1024];
+	int spare[FIRST_FDS];
 };
 
 /**
@@ -102,6 +108,13 @@ static void close_fd(int *fd)
 	if (*fd >= 0)
 		close(*fd);
 	*fd = -1;
+}
+
+static void close_spare(struct state *s)
+{
+	for (int i = 0; i < FIRST_FDS; i++)
+		if (s->spare[i] > 0)
+			close_fd(&s->spare[i]);
 }
 
 static void close_memfds(struct state *s)
@@ -263,6 +276,25 @@ static void hugetlb_filled(struct state *s)
 	s->memfd[0] = memfd_filled(HUGETLB, s->size, SEED, NULL);
 }
 
+/*
+ * Takes the descriptors that a process has room for at first, but one, which the
+ * attempt's own file gets: to make one more, the table has to grow.  In a child, as
+ * it does not shrink again.
+ */
+static void descriptors_used_up(struct state *s)
+{
+	shmem_filled(s);
+	for (int i = 0; i < FIRST_FDS; i++) {
+		s->spare[i] = fcntl(s->dev, F_DUPFD_CLOEXEC, 0);
+		if (s->spare[i] < 0)
+			die("descriptors");
+		if (s->spare[i] == FIRST_FDS - 1) {
+			close_fd(&s->spare[i]);
+			return;
+		}
+	}
+}
+
 static int create(struct state *s)
 {
 	s->fd = udmabuf_create(s->dev, s->memfd[0], 0, s->size);
@@ -418,6 +450,23 @@ static int drm_open(const char *driver)
 	die(driver);
 }
 
+/*
+ * vkms waits for its vblank timer to end while it holds the lock that the timer's
+ * function takes: when that runs on another CPU, both hang.  The timer is on the CPU
+ * of whoever switched it on: so switch on and off on one, and keep DRM from
+ * switching off, from a timer of its own, what nobody uses.
+ */
+static void vkms_on_one_cpu(void)
+{
+	cpu_set_t cpu;
+
+	CPU_ZERO(&cpu);
+	CPU_SET(0, &cpu);
+	if (sched_setaffinity(0, sizeof(cpu), &cpu))
+		die("CPU 0");
+	write_file("/sys/module/drm/parameters/vblankoffdelay", "0");
+}
+
 static int drm_import(int drm, int dmabuf, uint32_t *handle)
 {
 	struct drm_prime_handle prime = { .fd = dmabuf };
@@ -452,7 +501,7 @@ static int show_fb(struct state *s, uint32_t fb)
 		.count_connectors = fb ? 1 : 0,
 		.mode_valid = fb ? 1 : 0,
 		.mode = {
-			.clock = 60 * (WIDTH + 3) * (PAGES + 3) / 1000,	/* 60 Hz */
+			.clock = 30 * (WIDTH + 3) * (PAGES + 3) / 1000,	/* 30 Hz */
 			.hdisplay = WIDTH,
 			.hsync_start = WIDTH + 1,
 			.hsync_end = WIDTH + 2,
@@ -663,6 +712,15 @@ FIXTURE_VARIANT_ADD(fail_nth, create_hugetlb_filled) {
 	.errors = { ENOMEM, EFAULT },
 };
 
+FIXTURE_VARIANT_ADD(fail_nth, create_descriptor) {
+	.setup = descriptors_used_up,
+	.before = no_step,
+	.run = create,
+	.after = no_step,
+	.in_child = true,
+	.errors = { ENOMEM, EFAULT },
+};
+
 FIXTURE_VARIANT_ADD(fail_nth, create_list) {
 	.setup = list_filled,
 	.before = no_step,
@@ -746,6 +804,7 @@ FIXTURE_SETUP(fail_nth)
 		SKIP(return, "no CONFIG_FAULT_INJECTION");
 
 	want_huge_pages();
+	vkms_on_one_cpu();
 	for (size_t i = 0; i < NR_SETTINGS; i++) {
 		read_text(settings[i].path, self->old[i], sizeof(self->old[i]));
 		write_file(settings[i].path, settings[i].value);
@@ -759,6 +818,7 @@ FIXTURE_TEARDOWN(fail_nth)
 {
 	struct state *s = &self->s;
 
+	close_spare(s);
 	close_fd(&s->drm);
 	close_fd(&s->holder);
 	close_fd(&s->keeper);

@@ -9,6 +9,7 @@
 #include "udmabuf_util.h"
 
 #include <poll.h>
+#include <sched.h>
 #include <sys/sysmacros.h>
 
 #include <drm/drm.h>
@@ -348,6 +349,23 @@ static bool import_is(const struct buffer *b, int drm, struct import import,
 
 /* Screens */
 
+/*
+ * vkms waits for its vblank timer to end while it holds the lock that the timer's
+ * function takes: when that runs on another CPU, both hang.  The timer is on the CPU
+ * of whoever switched it on: so switch on and off on one, and keep DRM from
+ * switching off, from a timer of its own, what nobody uses.
+ */
+static void vkms_on_one_cpu(void)
+{
+	cpu_set_t cpu;
+
+	CPU_ZERO(&cpu);
+	CPU_SET(0, &cpu);
+	if (sched_setaffinity(0, sizeof(cpu), &cpu))
+		die("CPU 0");
+	write_file("/sys/module/drm/parameters/vblankoffdelay", "0");
+}
+
 /**
  * struct screen - vkms's virtual monitor
  * @drm: the device, of which we are master
@@ -393,7 +411,7 @@ static void screen_show(struct screen *s, uint32_t fb)
 		.count_connectors = fb ? 1 : 0,
 		.mode_valid = fb ? 1 : 0,
 		.mode = {
-			.clock = 60 * (WIDTH + 3) * (HEIGHT + 3) / 1000,	/* 60 Hz */
+			.clock = 30 * (WIDTH + 3) * (HEIGHT + 3) / 1000,	/* 30 Hz */
 			.hdisplay = WIDTH,
 			.hsync_start = WIDTH + 1,
 			.hsync_end = WIDTH + 2,
@@ -517,6 +535,7 @@ FIXTURE_SETUP(buffer)
 
 	self->screen.drm = -1;
 	want_huge_pages();
+	vkms_on_one_cpu();
 	self->before = held();
 	self->dev = udmabuf_open();
 	self->vgem = drm_open("vgem");
@@ -717,6 +736,7 @@ FIXTURE_SETUP(end)
 {
 	self->screen.drm = -1;
 	want_huge_pages();
+	vkms_on_one_cpu();
 	self->before = held();
 	self->dev = udmabuf_open();
 	self->vgem = drm_open("vgem");
@@ -931,6 +951,7 @@ FIXTURE_SETUP(readonly)
 	char path[32];
 
 	want_huge_pages();
+	vkms_on_one_cpu();
 	self->before = held();
 	self->dev = udmabuf_open();
 	buffer_make(&self->b, self->dev, variant->memory, WHOLE);
