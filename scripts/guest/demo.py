@@ -34,7 +34,8 @@ MEGABYTES = 256             # of the guest's memory
 SECONDS = 780               # for everything; scripts/demo allows a little more
 
 # What makes the guest's kernel quick to boot: no ACPI, whose interpreter is
-# slow work for an emulated processor, no calibrations, no text console.
+# slow work for an emulated processor, no calibrations, no text console.  (So the
+# guest cannot power off; it reboots, and -no-reboot makes that the end of QEMU.)
 PARAMETERS = ("console=ttyS0 quiet panic=-1 acpi=off no_timer_check tsc=reliable "
               "drm_kms_helper.fbdev_emulation=0")
 
@@ -188,7 +189,7 @@ def ask(stream, order, **arguments):
 def dump(name):
     """What QEMU shows on its screen, in /run/share."""
     with socket.socket(socket.AF_UNIX) as monitor:
-        monitor.settimeout(120)
+        monitor.settimeout(300)
         monitor.connect(QMP)
         with monitor.makefile("rw") as stream:
             ask(stream, "qmp_capabilities")
@@ -226,8 +227,8 @@ def demo(args, report):
     if args.hugetlb:
         reserve(MEGABYTES // 2)
     report["before"] = state()
-    say("starting QEMU; an emulated guest in an emulated machine boots in a minute "
-        "or two")
+    say("starting QEMU; its guest, emulated in an emulated machine, boots in about a")
+    say("minute, or two where the machine is busy")
     show(args, report)
     report["after"] = state()
     if report["after"]["udmabufs"]:

@@ -38,8 +38,8 @@ struct screen {
 	__u32 fb;
 };
 
-/* The machine ends with its first process, whatever that process found. */
-static noreturn void power_off(void)
+/* The machine has no ACPI to power off with; a reboot is the end of QEMU. */
+static noreturn void end_machine(void)
 {
 	fflush(stdout);
 	reboot(RB_AUTOBOOT);
@@ -50,7 +50,7 @@ static noreturn void power_off(void)
 static noreturn void fail(const char *what)
 {
 	printf("failed: %s: %s\n", what, strerror(errno));
-	power_off();
+	end_machine();
 }
 
 static void drm_ioctl(const struct screen *screen, unsigned long request,
@@ -120,7 +120,8 @@ static void find_connector(struct screen *screen)
 	struct drm_mode_card_res get = {};
 	__u32 *crtcs, *connectors, i;
 
-	drm_ioctl(screen, DRM_IOCTL_MODE_GETRESOURCES, &get, "GETRESOURCES");
+	drm_ioctl(screen, DRM_IOCTL_MODE_GETRESOURCES, &get,
+		  "GETRESOURCES (wants CONFIG_DRM_VIRTIO_GPU_KMS)");
 	crtcs = ids(get.count_crtcs);
 	connectors = ids(get.count_connectors);
 	get.crtc_id_ptr = (uintptr_t)crtcs;
@@ -231,5 +232,5 @@ int main(void)
 	draw(&screen, "/picture2");
 	show_again(&screen);
 	say_and_wait("picture 2 shown");
-	power_off();
+	end_machine();
 }
