@@ -31,8 +31,10 @@ static void fill_ptes(struct vm_area_struct *vma, unsigned long addr, pte_t *pte
 		      pte_t entry, unsigned long nr)
 {
 	for (; nr--; pte++, addr += PAGE_SIZE) {
-		if (likely(pte_none(ptep_get(pte))))
+		if (likely(pte_none(ptep_get(pte)))) {
 			set_pte_at(vma->vm_mm, addr, pte, entry);
+			update_mmu_cache(vma, addr, pte);
+		}
 		entry = pte_next_pfn(entry);
 	}
 }
@@ -67,7 +69,8 @@ vm_fault_t vmf_insert_pfn_runs(struct vm_fault *vmf, unsigned long start,
 			       unsigned long end, pfn_run_next_t next, void *iter)
 {
 	struct vm_area_struct *vma = vmf->vma;
-	pte_t *table, *pte, base;
+	pgprot_t prot = vma->vm_page_prot;
+	pte_t *table, *pte;
 	unsigned long addr, nr;
 	spinlock_t *ptl;	/* the page table's */
 	vm_fault_t ret;
@@ -84,15 +87,12 @@ vm_fault_t vmf_insert_pfn_runs(struct vm_fault *vmf, unsigned long start,
 	if (!table)
 		return VM_FAULT_NOPAGE;
 
-	/* Protection bits are made up once; entries differ in their frames. */
-	base = pte_mkspecial(pfn_pte(0, vma->vm_page_prot));
 	arch_enter_lazy_mmu_mode();
 	for (addr = start, pte = table; addr < end; addr += nr << PAGE_SHIFT, pte += nr) {
 		struct pfn_run run = next(iter);
 
 		nr = min(run.nr, (end - addr) >> PAGE_SHIFT);
-		fill_ptes(vma, addr, pte, pte_advance_pfn(base, run.pfn), nr);
-		update_mmu_cache_range(vmf, vma, addr, pte, nr);
+		fill_ptes(vma, addr, pte, pte_mkspecial(pfn_pte(run.pfn, prot)), nr);
 	}
 	arch_leave_lazy_mmu_mode();
 	pte_unmap_unlock(table, ptl);

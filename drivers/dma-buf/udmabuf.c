@@ -174,13 +174,16 @@ static void udmabuf_trim(struct udmabuf *ub)
  */
 static int udmabuf_append(struct udmabuf *ub, unsigned long pfn, u32 nr)
 {
-	struct udmabuf_run *last = ub->runs + ub->nr_runs - 1;
 	int ret;
 
-	if (ub->nr_runs && last->pfn + last->nr == pfn) {
-		last->nr += nr;
-		ub->nr_pages += nr;
-		return 1;
+	if (ub->nr_runs) {
+		struct udmabuf_run *last = &ub->runs[ub->nr_runs - 1];
+
+		if (last->pfn + last->nr == pfn) {
+			last->nr += nr;
+			ub->nr_pages += nr;
+			return 1;
+		}
 	}
 	if (ub->nr_runs == ub->max_runs) {
 		ret = udmabuf_grow(ub);
@@ -416,25 +419,66 @@ static void udmabuf_vunmap(struct dma_buf *dmabuf, struct iosys_map *map)
 
 /* Device mappings */
 
-/* The longest scatterlist entry, in pages, that @dev can take. */
-static u32 udmabuf_max_segment(struct device *dev)
+/**
+ * struct udmabuf_segment_limits - what scatterlist entries a device can take
+ * @max: longest entry, in pages
+ * @boundary: no entry may cross a multiple of this, in pages; a power of two
+ */
+struct udmabuf_segment_limits {
+	u32 max;
+	unsigned long boundary;
+};
+
+static struct udmabuf_segment_limits udmabuf_segment_limits(struct device *dev)
 {
 	size_t max = min_t(size_t, dma_get_max_seg_size(dev),
 			   dma_max_mapping_size(dev));
 
-	return max_t(size_t, max >> PAGE_SHIFT, 1);
+	return (struct udmabuf_segment_limits) {
+		.max = max_t(size_t, max >> PAGE_SHIFT, 1),
+		.boundary = (dma_get_seg_boundary(dev) >> PAGE_SHIFT) + 1,
+	};
 }
 
-/* Describes the runs in entries of at most @max pages. */
-static int udmabuf_fill_sgt(const struct udmabuf *ub, struct sg_table *sgt,
-			    u32 max)
+/* How many of the @left pages from @pfn on the next entry takes. */
+static u32 udmabuf_segment(const struct udmabuf_segment_limits *limits,
+			   unsigned long pfn, u32 left)
 {
-	struct scatterlist *sg;
+	unsigned long room = limits->boundary - (pfn & (limits->boundary - 1));
+
+	if (left == 1)
+		return 1;
+	return min3((unsigned long)left, (unsigned long)limits->max, room);
+}
+
+static u64 udmabuf_count_segments(const struct udmabuf *ub,
+				  const struct udmabuf_segment_limits *limits)
+{
 	u64 nents = 0;
+
+	for (u32 i = 0; i < ub->nr_runs; i++) {
+		unsigned long pfn = ub->runs[i].pfn;
+		u32 left = ub->runs[i].nr;
+
+		while (left) {
+			u32 nr = udmabuf_segment(limits, pfn, left);
+
+			pfn += nr;
+			left -= nr;
+			nents++;
+		}
+	}
+	return nents;
+}
+
+/* Describes the runs in entries that the device can take. */
+static int udmabuf_fill_sgt(const struct udmabuf *ub, struct sg_table *sgt,
+			    const struct udmabuf_segment_limits *limits)
+{
+	u64 nents = udmabuf_count_segments(ub, limits);
+	struct scatterlist *sg;
 	int ret;
 
-	for (u32 i = 0; i < ub->nr_runs; i++)
-		nents += ub->runs[i].nr <= max ? 1 : DIV_ROUND_UP_ULL(ub->runs[i].nr, max);
 	if (nents > INT_MAX)
 		return -ENOMEM;
 	ret = sg_alloc_table(sgt, nents, GFP_KERNEL);
@@ -447,7 +491,7 @@ static int udmabuf_fill_sgt(const struct udmabuf *ub, struct sg_table *sgt,
 		u32 left = ub->runs[i].nr;
 
 		while (left) {
-			u32 nr = min(left, max);
+			u32 nr = udmabuf_segment(limits, pfn, left);
 
 			sg_set_page(sg, pfn_to_page(pfn), nr << PAGE_SHIFT, 0);
 			sg = sg_next(sg);
@@ -469,6 +513,7 @@ static int udmabuf_fill_sgt(const struct udmabuf *ub, struct sg_table *sgt,
 static struct sg_table *udmabuf_map(struct dma_buf_attachment *attach,
 				    enum dma_data_direction dir)
 {
+	struct udmabuf_segment_limits limits = udmabuf_segment_limits(attach->dev);
 	struct udmabuf *ub = attach->dmabuf->priv;
 	struct udmabuf_mapping *m;
 	int ret;
@@ -482,15 +527,19 @@ static struct sg_table *udmabuf_map(struct dma_buf_attachment *attach,
 	if (!m)
 		return ERR_PTR(-ENOMEM);
 	m->dev = attach->dev;
-	m->dir = dir;
+	/*
+	 * The CPU may write between a device's writes.  DMA_FROM_DEVICE would let a
+	 * sync throw that away: a bounce buffer or a cache line that is invalidated.
+	 */
+	m->dir = dir == DMA_FROM_DEVICE ? DMA_BIDIRECTIONAL : dir;
 
-	ret = udmabuf_fill_sgt(ub, &m->sgt, udmabuf_max_segment(m->dev));
+	ret = udmabuf_fill_sgt(ub, &m->sgt, &limits);
 	if (ret)
 		goto err_free;
-	ret = dma_map_sgtable(m->dev, &m->sgt, dir, DMA_ATTR_SKIP_CPU_SYNC);
+	ret = dma_map_sgtable(m->dev, &m->sgt, m->dir, DMA_ATTR_SKIP_CPU_SYNC);
 	if (ret)
 		goto err_free_table;
-	dma_sync_sgtable_for_device(m->dev, &m->sgt, dir);
+	dma_sync_sgtable_for_device(m->dev, &m->sgt, m->dir);
 
 	scoped_guard(mutex, &ub->lock)
 		list_add(&m->node, &ub->mappings);
@@ -520,14 +569,22 @@ static void udmabuf_unmap(struct dma_buf_attachment *attach,
 
 /*
  * What has to be done to the caches follows from what each device may do, that is
- * from the direction of its mapping, not from what the CPU is about to do; and the
- * DMA API wants to hear of the direction that a page was mapped with.
+ * from the direction of its mapping; and the DMA API wants to hear of the direction
+ * that a page was mapped with.  What devices still write has to have come first: the
+ * core waits for that as well, but only after us.
  */
 static int udmabuf_begin_cpu_access(struct dma_buf *dmabuf,
 				    enum dma_data_direction dir)
 {
 	struct udmabuf *ub = dmabuf->priv;
 	struct udmabuf_mapping *m;
+	long ret;
+
+	ret = dma_resv_wait_timeout(dmabuf->resv,
+				    dma_resv_usage_rw(dir != DMA_FROM_DEVICE),
+				    true, MAX_SCHEDULE_TIMEOUT);
+	if (ret < 0)
+		return ret;
 
 	guard(mutex)(&ub->lock);
 	list_for_each_entry(m, &ub->mappings, node)
@@ -617,26 +674,39 @@ static int udmabuf_check_seals(struct file *memfd)
 }
 
 /*
- * Takes over the one pin that the caller has on @folio, also when it fails.
+ * Takes over the one pin that the caller has on @folio, also when it fails.  -EAGAIN:
+ * the folio is not the memfd's any more.
+ *
+ * khugepaged and reclaim look at a folio's references and then take it from its
+ * file, holding its lock: a pin that came in between is not seen.  Once we have had
+ * the lock, it is, or the folio has gone.
  *
  * What is written through the dma-buf reaches no page table or folio flag that
  * reclaim looks at: for it, a folio that was clean when it was pinned would be
  * clean, and could be dropped, when it is unpinned.
  */
-static int udmabuf_add_folio(struct udmabuf *ub, struct folio *folio,
-			     unsigned long first, u32 nr)
+static int udmabuf_add_folio(struct udmabuf *ub, struct address_space *mapping,
+			     struct folio *folio, unsigned long first, u32 nr)
 {
-	int merged = udmabuf_append(ub, folio_pfn(folio) + first, nr);
+	bool is_ours;
+	int merged;
 
+	folio_lock(folio);
+	is_ours = folio->mapping == mapping;
+	if (is_ours && !ub->readonly && !folio_test_dirty(folio))
+		folio_mark_dirty(folio);
+	folio_unlock(folio);
+	if (!is_ours) {
+		unpin_folio(folio);
+		return -EAGAIN;
+	}
+
+	merged = udmabuf_append(ub, folio_pfn(folio) + first, nr);
 	if (merged < 0 || udmabuf_pin_is_spare(merged, first))
 		unpin_folio(folio);
 	else
 		ub->pinned += folio_size(folio);
-	if (merged < 0)
-		return merged;
-	if (!ub->readonly && !folio_test_dirty(folio))
-		folio_mark_dirty(folio);
-	return 0;
+	return min(merged, 0);
 }
 
 /**
@@ -676,7 +746,8 @@ static bool udmabuf_next_range(struct udmabuf_pinner *p)
 
 /*
  * Pins one piece of the range at hand: at most @max_folios folios and @max_bytes
- * bytes.  Returns the number of folios.
+ * bytes.  Returns the number of folios, which is 0 if the first one was taken from
+ * the memfd while we looked: then it has to be looked up again.
  */
 static long udmabuf_pin_piece(struct udmabuf *ub, struct udmabuf_pinner *p,
 			      unsigned int max_folios, u64 max_bytes)
@@ -695,11 +766,11 @@ static long udmabuf_pin_piece(struct udmabuf *ub, struct udmabuf_pinner *p,
 		struct folio *folio = p->folios[i];
 		u64 len = min(folio_size(folio) - offset, end - p->pos);
 
-		ret = udmabuf_add_folio(ub, folio, offset >> PAGE_SHIFT,
-					len >> PAGE_SHIFT);
+		ret = udmabuf_add_folio(ub, p->memfd->f_mapping, folio,
+					offset >> PAGE_SHIFT, len >> PAGE_SHIFT);
 		if (ret) {
 			unpin_folios(p->folios + i + 1, n - i - 1);
-			return ret;
+			return ret == -EAGAIN ? i : ret;
 		}
 		p->pos += len;
 		offset = 0;
@@ -789,7 +860,6 @@ static int udmabuf_pin_items(struct udmabuf *ub,
 		p.left = n;
 		ret = udmabuf_pin_memfd(ub, &p);
 		fput(p.memfd);
-		p.pos = p.end;
 	}
 	kfree(p.folios);
 	return ret;

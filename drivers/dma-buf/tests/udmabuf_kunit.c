@@ -247,10 +247,15 @@ static void udmabuf_unpin_test(struct kunit *test)
 	folio_put(folio);
 }
 
-/* Entries are as long as the limit lets them be, and say what the runs say. */
+/* Entries are as long as the limits let them be, and say what the runs say. */
 static void udmabuf_sgt_test(struct kunit *test)
 {
-	static const u32 limits[] = { 1, 2, 3, 4, 5, 16, 63, 64, 65, U32_MAX };
+	static const struct udmabuf_segment_limits limits[] = {
+		{ 1, 1UL << 20 }, { 2, 1UL << 20 }, { 3, 1UL << 20 }, { 16, 1UL << 20 },
+		{ 63, 1UL << 20 }, { 64, 1UL << 20 }, { 65, 1UL << 20 },
+		{ U32_MAX, BITS_PER_LONG == 64 ? 1UL << 51 : 1UL << 20 },
+		{ 65, 16 }, { 3, 4 }, { U32_MAX, 1 }, { 64, 64 },
+	};
 	static const u32 lengths[] = { 1, 4, 64, 65, 3 };
 	struct udmabuf_test *t = test->priv;
 
@@ -260,30 +265,35 @@ static void udmabuf_sgt_test(struct kunit *test)
 	}
 
 	for (int i = 0; i < ARRAY_SIZE(limits); i++) {
-		u32 max = limits[i], nents = 0, run = 0, done = 0;
+		u32 run = 0, done = 0, entries = 0;
 		struct scatterlist *sg;
 		struct sg_table sgt;
 		int j;
 
-		for (int k = 0; k < ARRAY_SIZE(lengths); k++)
-			nents += DIV_ROUND_UP_ULL(lengths[k], max);
-		KUNIT_ASSERT_EQ(test, udmabuf_fill_sgt(&t->ub, &sgt, max), 0);
-		KUNIT_EXPECT_EQ(test, sgt.orig_nents, nents);
+		KUNIT_ASSERT_EQ(test, udmabuf_fill_sgt(&t->ub, &sgt, &limits[i]), 0);
 		for_each_sgtable_sg(&sgt, sg, j) {
 			const struct udmabuf_run *r = &t->ub.runs[run];
+			unsigned long pfn = page_to_pfn(sg_page(sg));
+			u32 nr = sg->length >> PAGE_SHIFT;
 
-			KUNIT_EXPECT_EQ(test, page_to_pfn(sg_page(sg)),
-					r->pfn + done);
+			KUNIT_EXPECT_EQ(test, pfn, r->pfn + done);
 			KUNIT_EXPECT_EQ(test, sg->offset, 0);
-			KUNIT_EXPECT_EQ(test, sg->length,
-					min(max, r->nr - done) << PAGE_SHIFT);
-			done += sg->length >> PAGE_SHIFT;
+			KUNIT_ASSERT_GT(test, nr, 0);
+			KUNIT_EXPECT_LE(test, nr, limits[i].max);
+			KUNIT_EXPECT_EQ(test, pfn / limits[i].boundary,
+					(pfn + nr - 1) / limits[i].boundary);
+			done += nr;
+			/* It ends for a reason. */
+			KUNIT_EXPECT_TRUE(test, done == r->nr || nr == limits[i].max ||
+					  !((pfn + nr) % limits[i].boundary));
+			entries++;
 			if (done == r->nr) {
 				done = 0;
 				run++;
 			}
 		}
 		KUNIT_EXPECT_EQ(test, run, ARRAY_SIZE(lengths));
+		KUNIT_EXPECT_EQ(test, sgt.orig_nents, entries);
 		sg_free_table(&sgt);
 	}
 }

@@ -13,7 +13,10 @@
  *    hugetlbfs.
  *  - EACCES: the descriptor is not open for reading.
  *  - EFAULT: the argument cannot be read.
- *  - ENOMEM: no memory for the pages or for the buffer.
+ *  - ENOMEM: no memory for the pages or for the buffer, or a page is pinned about
+ *    a million times already.
+ *  - ENOSPC: pages of shmem would go over what may be committed.
+ *  - EIO: a page could not be read back from swap.
  *  - EINTR: a fatal signal came.
  *  - EMFILE, ENFILE: no file descriptor is left.
  *  - ENOTTY: no such ioctl.

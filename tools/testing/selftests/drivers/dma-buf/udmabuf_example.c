@@ -47,6 +47,7 @@ static int share(int memfd, __u64 offset, __u64 size)
 
 int main(void)
 {
+	static const char text[] = "drawn by the guest";
 	int memfd, fd;
 	char *ram, *screen;
 
@@ -63,14 +64,14 @@ int main(void)
 	fd = share(memfd, 2 * 4096, 4 * 4096);
 	if (ram == MAP_FAILED || fd < 0)
 		goto failed;
-	strcpy(ram + 2 * 4096, "drawn by the guest");
+	memcpy(ram + 2 * 4096, text, sizeof(text));
 
 	/* Whoever gets the descriptor sees it. */
 	screen = mmap(NULL, 4 * 4096, PROT_READ, MAP_SHARED, fd, 0);
 	if (screen == MAP_FAILED ||
 	    cpu_access(fd, DMA_BUF_SYNC_START | DMA_BUF_SYNC_READ))
 		goto failed;
-	if (strcmp(screen, "drawn by the guest"))
+	if (strcmp(screen, text))
 		goto failed;
 	if (cpu_access(fd, DMA_BUF_SYNC_END | DMA_BUF_SYNC_READ))
 		goto failed;

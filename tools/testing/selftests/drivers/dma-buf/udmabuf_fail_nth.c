@@ -8,6 +8,10 @@
  * a warning, a lock held or a use after free, is for the kernel's log to say: so
  * this is worth most with KASAN, lockdep and kmemleak.
  *
+ * One failure is not enough where the kernel has a second way to allocate, as
+ * kvmalloc() and kvrealloc() do: so all is done once more with the allocations after
+ * the first that failed failing, too.
+ *
  * Needs root, the modules vgem and vkms, and a kernel with CONFIG_FAULT_INJECTION
  * (and _DEBUG_FS, _USERCOPY), CONFIG_FAILSLAB and CONFIG_FAIL_PAGE_ALLOC.
  */
@@ -25,6 +29,9 @@
 /* More calls than any step has: one that goes on longer does not end. */
 #define MOST_CALLS	2000
 
+/* How many allocations of each kind fail in a row: a few, as some are tried again. */
+#define IN_A_ROW	"8"
+
 #define SEED		1
 
 /* A small buffer, in pages: also lines of a frame, so that a line is a page. */
@@ -40,22 +47,33 @@
 /* Descriptors that a process has without having to allocate: NR_OPEN_DEFAULT. */
 #define FIRST_FDS	64
 
-/* How capabilities for fault injection have to be set: they say nothing, miss none. */
+#define FAILSLAB	"/sys/kernel/debug/failslab/"
+#define FAIL_PAGE_ALLOC	"/sys/kernel/debug/fail_page_alloc/"
+#define FAIL_USERCOPY	"/sys/kernel/debug/fail_usercopy/"
+
+/*
+ * How injection has to be set: without messages, and with no allocation left out.
+ * With the task filter on, the probability is that of a task with make-it-fail.
+ */
 static const struct setting {
 	const char *path;
 	const char *value;
 } settings[] = {
-	{ "/sys/kernel/debug/failslab/verbose", "0" },
-	{ "/sys/kernel/debug/failslab/probability", "0" },
-	{ "/sys/kernel/debug/failslab/cache-filter", "N" },
-	{ "/sys/kernel/debug/failslab/ignore-gfp-wait", "N" },
-	{ "/sys/kernel/debug/fail_page_alloc/verbose", "0" },
-	{ "/sys/kernel/debug/fail_page_alloc/probability", "0" },
-	{ "/sys/kernel/debug/fail_page_alloc/min-order", "0" },
-	{ "/sys/kernel/debug/fail_page_alloc/ignore-gfp-wait", "N" },
-	{ "/sys/kernel/debug/fail_page_alloc/ignore-gfp-highmem", "N" },
-	{ "/sys/kernel/debug/fail_usercopy/verbose", "0" },
-	{ "/sys/kernel/debug/fail_usercopy/probability", "0" },
+	{ FAILSLAB "verbose", "0" },
+	{ FAILSLAB "task-filter", "Y" },
+	{ FAILSLAB "probability", "100" },
+	{ FAILSLAB "times", IN_A_ROW },
+	{ FAILSLAB "cache-filter", "N" },
+	{ FAILSLAB "ignore-gfp-wait", "N" },
+	{ FAIL_PAGE_ALLOC "verbose", "0" },
+	{ FAIL_PAGE_ALLOC "task-filter", "Y" },
+	{ FAIL_PAGE_ALLOC "probability", "100" },
+	{ FAIL_PAGE_ALLOC "times", IN_A_ROW },
+	{ FAIL_PAGE_ALLOC "min-order", "0" },
+	{ FAIL_PAGE_ALLOC "ignore-gfp-wait", "N" },
+	{ FAIL_PAGE_ALLOC "ignore-gfp-highmem", "N" },
+	{ FAIL_USERCOPY "verbose", "0" },
+	{ FAIL_USERCOPY "probability", "0" },
 };
 
 #define NR_SETTINGS	ARRAY_SIZE(settings)
@@ -136,46 +154,65 @@ static void read_text(const char *path, char *text, size_t size)
 
 /* Injection */
 
-static int fail_nth_start(unsigned int n)
-{
-	int fd = open("/proc/self/fail-nth", O_RDWR | O_CLOEXEC);
-	char text[16];
-	int len = snprintf(text, sizeof(text), "%u", n);
+/**
+ * struct injection - what is to fail
+ * @nth: the call that fails first; 0: none
+ * @in_a_row: allocations after that fail, too
+ */
+struct injection {
+	unsigned int nth;
+	bool in_a_row;
+};
 
-	if (fd < 0 || pwrite(fd, text, len, 0) != len)
-		die("/proc/self/fail-nth");
-	return fd;
+/*
+ * Copies from and to user memory are what fails, too, and so may these two accesses
+ * be, when the step took fewer calls than were counted down.  Once is all.
+ */
+static void proc_write(int fd, const char *text)
+{
+	ssize_t len = strlen(text);
+
+	if (pwrite(fd, text, len, 0) != len && pwrite(fd, text, len, 0) != len)
+		die("/proc/self");
+}
+
+static bool proc_is_zero(int fd)
+{
+	char text[16] = "";
+
+	return pread(fd, text, sizeof(text) - 1, 0) > 0 && !atoi(text);
 }
 
 /*
- * Ends the injection; tells whether there was one.  When there was none, reading
- * and writing the file can be what fails now, as these access user memory, too.
+ * make-it-fail has no effect until fail-nth has counted down, and then fails all
+ * allocations of the task as often as "times" says.
  */
-static bool fail_nth_stop(int fd)
-{
-	char text[16] = "";
-	bool injected = pread(fd, text, sizeof(text) - 1, 0) > 0 && !atoi(text);
-
-	if (pwrite(fd, "0", 1, 0) != 1 && pwrite(fd, "0", 1, 0) != 1)
-		die("/proc/self/fail-nth");
-	close(fd);
-	return injected;
-}
-
 static struct attempt attempt(struct state *s, int (*run)(struct state *),
-			      unsigned int n)
+			      struct injection what)
 {
+	int nth = open("/proc/self/fail-nth", O_RDWR | O_CLOEXEC);
+	int row = open("/proc/self/make-it-fail", O_WRONLY | O_CLOEXEC);
 	struct attempt a;
-	int fd = fail_nth_start(n);
+	char text[16];
 
+	if (nth < 0 || row < 0)
+		die("/proc/self");
+	snprintf(text, sizeof(text), "%u", what.nth);
+	if (what.nth && what.in_a_row)
+		proc_write(row, "1");
+	proc_write(nth, text);
 	a.result = run(s);
-	a.injected = fail_nth_stop(fd);
+	a.injected = what.nth && proc_is_zero(nth);
+	proc_write(row, "0");
+	proc_write(nth, "0");
+	close(row);
+	close(nth);
 	return a;
 }
 
 /* In a child, which a fault that the kernel cannot resolve may kill: -EINTR. */
 static struct attempt attempt_in_child(struct state *s, int (*run)(struct state *),
-				       unsigned int n)
+				       struct injection what)
 {
 	struct attempt *shared, a;
 	int status;
@@ -185,13 +222,12 @@ static struct attempt attempt_in_child(struct state *s, int (*run)(struct state 
 		      -1, 0);
 	if (shared == MAP_FAILED)
 		die("mmap");
-	*shared = (struct attempt) { .result = -EINTR, .injected = true };
 	fflush(NULL);
 	pid = fork();
 	if (pid < 0)
 		die("fork");
 	if (!pid) {
-		*shared = attempt(s, run, n);
+		*shared = attempt(s, run, what);
 		_exit(0);
 	}
 	if (waitpid(pid, &status, 0) != pid)
@@ -277,8 +313,8 @@ static void hugetlb_filled(struct state *s)
 }
 
 /*
- * Takes the descriptors that a process has room for at first, but one, which the
- * attempt's own file gets: to make one more, the table has to grow.  In a child, as
+ * Takes the descriptors that a process has room for at first, but two, which the
+ * attempt's own files get: to make one more, the table has to grow.  In a child, as
  * it does not shrink again.
  */
 static void descriptors_used_up(struct state *s)
@@ -288,10 +324,8 @@ static void descriptors_used_up(struct state *s)
 		s->spare[i] = fcntl(s->dev, F_DUPFD_CLOEXEC, 0);
 		if (s->spare[i] < 0)
 			die("descriptors");
-		if (s->spare[i] == FIRST_FDS - 1) {
-			close_fd(&s->spare[i]);
+		if (s->spare[i] == FIRST_FDS - 3)
 			return;
-		}
 	}
 }
 
@@ -313,6 +347,30 @@ static void list_filled(struct state *s)
 			.size = PAGE,
 		};
 	s->size = ITEMS * PAGE;
+}
+
+/*
+ * Two pages that do not follow on, and a huge one of another memfd, none of them
+ * there yet: when the second or the third cannot be had, others are pinned already.
+ */
+static void list_new(struct state *s)
+{
+	static const size_t offsets[] = { 0, 2 * PAGE, 0 };
+
+	s->memfd[0] = memfd_new(SHMEM, 4 * PAGE);
+	s->memfd[1] = memfd_new(HUGETLB, HUGE);
+	for (int i = 0; i < 3; i++)
+		s->items[i] = (struct udmabuf_create_item) {
+			.memfd = s->memfd[i / 2],
+			.offset = offsets[i],
+			.size = i < 2 ? PAGE : HUGE,
+		};
+}
+
+static int create_list_new(struct state *s)
+{
+	s->fd = udmabuf_create_list(s->dev, s->items, 3);
+	return s->fd < 0 ? -errno : 0;
 }
 
 static int create_list(struct state *s)
@@ -649,6 +707,8 @@ static int buffers_read(struct state *s)
 
 /* The sweep */
 
+#define MOST_ERRORS	2
+
 FIXTURE(fail_nth) {
 	char old[NR_SETTINGS][16];
 	struct held before;
@@ -673,7 +733,7 @@ FIXTURE_VARIANT(fail_nth) {
 	bool (*worked)(struct state *s);
 	void (*after)(struct state *s);
 	bool in_child;
-	int errors[2];
+	int errors[MOST_ERRORS];
 };
 
 FIXTURE_VARIANT_ADD(fail_nth, create) {
@@ -718,6 +778,14 @@ FIXTURE_VARIANT_ADD(fail_nth, create_descriptor) {
 	.run = create,
 	.after = no_step,
 	.in_child = true,
+	.errors = { ENOMEM, EFAULT },
+};
+
+FIXTURE_VARIANT_ADD(fail_nth, create_list_new) {
+	.setup = no_step,
+	.before = list_new,
+	.run = create_list_new,
+	.after = close_buffer_and_memfds,
 	.errors = { ENOMEM, EFAULT },
 };
 
@@ -825,48 +893,81 @@ FIXTURE_TEARDOWN(fail_nth)
 	close_buffer_and_memfds(s);
 	close_fd(&s->dev);
 	EXPECT_HELD(self->before);
-	for (size_t i = 0; i < NR_SETTINGS; i++)
+	/* Backwards: the task filter has to be on until the probability is low. */
+	for (size_t i = NR_SETTINGS; i-- > 0;)
 		write_file(settings[i].path, self->old[i]);
 }
 
-TEST_F_TIMEOUT(fail_nth, sweep, 300)
+/* Whether an attempt may end with @result; notes in @seen which of @errors it is. */
+static bool documented(const int *errors, int result, bool *seen)
 {
-	struct left before = left();
-	bool seen[ARRAY_SIZE(variant->errors)] = {};
-	struct state *s = &self->s;
-	struct attempt a;
-	unsigned int n;
-	bool known;
+	if (result >= 0)
+		return true;
+	for (size_t i = 0; i < MOST_ERRORS; i++)
+		if (result == -errors[i]) {
+			seen[i] = true;
+			return true;
+		}
+	return false;
+}
 
-	for (n = 1; n <= MOST_CALLS; n++) {
+/*
+ * The attempt with no failure at all, which comes first, shows that the step works,
+ * and touches what memory of this process it needs: a page fault has calls that can
+ * fail, too, and once it is resolved they are not there for the next attempt.
+ */
+static void sweep(struct __test_metadata *_metadata, FIXTURE_DATA(fail_nth) * self,
+		  const FIXTURE_VARIANT(fail_nth) * variant, bool in_a_row)
+{
+	struct state *s = &self->s;
+	struct injection what = { .nth = 0, .in_a_row = in_a_row };
+	bool seen[MOST_ERRORS] = {};
+	struct left before = left();
+	struct attempt a;
+
+	for (; what.nth <= MOST_CALLS; what.nth++) {
+		if (in_a_row) {
+			write_file(FAILSLAB "times", IN_A_ROW);
+			write_file(FAIL_PAGE_ALLOC "times", IN_A_ROW);
+		}
 		variant->before(s);
-		a = variant->in_child ? attempt_in_child(s, variant->run, n) :
-					attempt(s, variant->run, n);
-		known = a.result >= 0;
-		for (size_t i = 0; i < ARRAY_SIZE(seen); i++)
-			if (a.result < 0 && -a.result == variant->errors[i]) {
-				seen[i] = true;
-				known = true;
-			}
-		EXPECT_TRUE(known) {
-			TH_LOG("call %u fails: %s", n, strerror(-a.result));
+		if (variant->in_child)
+			a = attempt_in_child(s, variant->run, what);
+		else
+			a = attempt(s, variant->run, what);
+		EXPECT_TRUE(documented(variant->errors, a.result, seen)) {
+			TH_LOG("call %u fails: %s", what.nth, strerror(-a.result));
 		}
 		if (a.result >= 0 && variant->worked)
 			EXPECT_TRUE(variant->worked(s));
 		variant->after(s);
 
 		expect_left(_metadata, &before);
-		if (!a.injected || _metadata->exit_code)
+		ASSERT_EQ(_metadata->exit_code, KSFT_PASS) {
+			TH_LOG("with call %u failing", what.nth);
+		}
+		if (what.nth && !a.injected)
 			break;
+		if (!what.nth)
+			ASSERT_EQ(a.result, 0);
 	}
-	TH_LOG("%u calls", n - 1);
 
 	/* Injection took place, came to an end, and then the step worked. */
-	EXPECT_GT(n, 1);
-	EXPECT_LE(n, MOST_CALLS);
+	EXPECT_GT(what.nth, 1);
+	EXPECT_LE(what.nth, MOST_CALLS);
 	EXPECT_EQ(a.result, 0);
-	for (size_t i = 0; i < ARRAY_SIZE(seen); i++)
+	for (size_t i = 0; i < MOST_ERRORS; i++)
 		EXPECT_TRUE(seen[i] || !variant->errors[i]);
+}
+
+TEST_F_TIMEOUT(fail_nth, one_call, 300)
+{
+	sweep(_metadata, self, variant, false);
+}
+
+TEST_F_TIMEOUT(fail_nth, calls_in_a_row, 300)
+{
+	sweep(_metadata, self, variant, true);
 }
 
 TEST_HARNESS_MAIN

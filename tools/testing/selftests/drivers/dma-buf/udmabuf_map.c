@@ -7,6 +7,7 @@
 #include <setjmp.h>
 #include <signal.h>
 #include <pthread.h>
+#include <sys/resource.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
 
@@ -183,6 +184,33 @@ TEST_F(map, any_address)
 		     -1, 0);
 	}
 	munmap(room, SIZE + 3 * HUGE);
+}
+
+/*
+ * One fault for each 2 MiB at the most, and where the pages are huge and in order,
+ * no page table for them: the entries are huge.
+ */
+TEST_F(map, huge_entries)
+{
+	bool huge = variant->memory != SHMEM && !variant->scattered;
+	char *map = map_shared(self->fd, SIZE, PROT_READ | PROT_WRITE);
+	struct rusage before, after;
+	long tables;
+
+	/* The address is one that the kernel chose. */
+	EXPECT_EQ((uintptr_t)map % HUGE, 0);
+	EXPECT_EQ(touch(self->mem, false), 0);
+	tables = file_value("/proc/self/status", "VmPTE");
+	getrusage(RUSAGE_SELF, &before);
+	for (size_t i = 0; i < SIZE; i += PAGE)
+		((volatile char *)map)[i] = 0;
+	getrusage(RUSAGE_SELF, &after);
+	tables = file_value("/proc/self/status", "VmPTE") - tables;
+
+	EXPECT_EQ(after.ru_minflt - before.ru_minflt, SIZE / HUGE);
+	/* Huge entries need no table, but perhaps one of the next level. */
+	EXPECT_EQ(tables < (long)(SIZE / HUGE * 4), huge);
+	munmap(map, SIZE);
 }
 
 TEST_F(map, private_refused)
