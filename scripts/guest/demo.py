@@ -203,6 +203,10 @@ def check_shown(seen):
     if FRAMEBUFFER not in [mapping["size"] for mapping in seen["mappings"]]:
         raise Failed("QEMU has mapped no udmabuf of the screen's size: "
                      f"{seen['udmabufs']} are there, {seen['mappings']} are mapped")
+    if seen["buffers"] is not None \
+       and [int(buffer["size"]) for buffer in seen["buffers"]] != seen["udmabufs"]:
+        raise Failed(f"the kernel has udmabufs of {seen['udmabufs']} bytes, but "
+                     f"{BUFFERS} tells of {seen['buffers']}")
 
 
 def show(args, report):
