@@ -1,0 +1,1117 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * VFIO PCI: slices of a device's BARs as dma-bufs, for peer-to-peer DMA and for
+ * mapping by processes that do not have the device.
+ *
+ * State.  A buffer carries a mask of reasons why it is revoked, and is live while
+ * the mask is 0.  Whoever takes the device's memory away sets a reason and takes it
+ * back afterwards; causes can so nest and overlap, and nobody has to ask whose reset
+ * it was.  VFIO_PCI_REVOKED_OFF stands for the state of the device itself, memory
+ * decode and power, and is worked out anew whenever memory_lock is given up in
+ * vfio_pci_memory_give().
+ *
+ * Owners.  The buffers of a device hang on a struct vfio_pci_dma_bufs, which each of
+ * them and the device hold a reference on: a dma-buf's release can come long after
+ * the device's close, and race with it.  While the device is open, and for as long
+ * after it as an importer has not let go, a buffer holds a registration of the
+ * vfio_device, so that unbinding the driver waits.  A struct vfio_pci_dma_map belongs
+ * to the importer from map to unmap.
+ *
+ * Locks, outermost first:
+ *
+ *   mmap_lock or the vma's lock
+ *     memory_lock			of the device
+ *       vfio_pci_dma_bufs.lock		the list, and reasons together with dma_resv
+ *         dma_resv			of a buffer: reasons, maps, registered
+ *           i_mmap_rwsem		zapping
+ *
+ * vfio_pci_dma_bufs.lock is never held over an access to config space.  With a reset
+ * from outside that would be a deadlock which lockdep can't see:
+ *
+ *   CPU0: write to config space	CPU1: echo 1 > .../reset
+ *
+ *					pci_cfg_access_lock()
+ *   down_write(memory_lock)
+ *   pci_user_write_config_word()
+ *     waits for CPU1
+ *					->reset_prepare()
+ *					  must not wait for memory_lock,
+ *					  nor for a lock that CPU0 holds
+ *
+ * Lifetime.  A buffer on the list, seen under its lock, has a dma_buf that is not
+ * freed, as ->release() needs the lock to unlink it.  The file may be gone by then
+ * (an O_PATH descriptor keeps the dentry only), and the inode as well: so neither is
+ * looked at through the dma_buf, and a buffer has a reference on the inode.
+ *
+ * What cannot fail: giving memory back, and closing.  Taking it away fails with
+ * -EBUSY where an importer does not let go in time, unless the memory goes away
+ * whatever we say (a reset from outside, an error, the device's end).
+ *
+ * A range is an offset and a length; a run has a first page and a length, and the run
+ * after it begins where it ends.  Nothing here has an inclusive end.
+ */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include <linux/dma-buf.h>
+#include <linux/dma-map-ops.h>
+#include <linux/dma-resv.h>
+#include <linux/iommu-dma.h>
+#include <linux/kref.h>
+#include <linux/module.h>
+#include <linux/pagemap.h>
+#include <linux/pci-p2pdma.h>
+#include <linux/pfn_t.h>
+#include <linux/vfio.h>
+
+#include "vfio_pci_priv.h"
+
+MODULE_IMPORT_NS(DMA_BUF);
+
+/* As many as fit in a megabyte: far more than a BAR has uses, and a bound. */
+#define VFIO_PCI_DMA_BUF_MAX_RANGES	65536
+
+/* What is never taken back. */
+#define VFIO_PCI_REVOKED_FOR_GOOD	(VFIO_PCI_REVOKED_CLOSED | \
+					 VFIO_PCI_REVOKED_BY_USER)
+
+static unsigned int revoke_timeout_ms = 5000;
+module_param(revoke_timeout_ms, uint, 0644);
+MODULE_PARM_DESC(revoke_timeout_ms,
+		 "How long importers of a dma-buf may take to let go of it when the device's memory goes away, in milliseconds (default 5000)");
+
+/**
+ * struct vfio_pci_dma_bufs - the buffers of one device
+ * @kref: held by the device and by each buffer
+ * @pdev: the device, for the log
+ * @lock: guards @list, @reasons, and the buffers' reasons against changes
+ * @list: the buffers that can still be live, or are still mapped
+ * @reasons: why the device's memory is away, but for VFIO_PCI_REVOKED_OFF: what a
+ *	buffer starts with
+ * @nr_maps: mappings by importers, in all buffers
+ * @unmapped: woken when there are none left of a buffer's or of all
+ */
+struct vfio_pci_dma_bufs {
+	struct kref kref;
+	struct pci_dev *pdev;
+	struct mutex lock;	/* see above */
+	struct list_head list;
+	unsigned int reasons;
+	atomic_t nr_maps;
+	wait_queue_head_t unmapped;
+};
+
+/**
+ * struct vfio_pci_bar_run - a piece of a BAR
+ * @first: page of the buffer that it begins with
+ * @len: length in bytes, a multiple of the page size
+ * @phys: the CPU's address of it
+ */
+struct vfio_pci_bar_run {
+	u64 first;
+	u64 len;
+	phys_addr_t phys;
+};
+
+/**
+ * struct vfio_pci_dma_buf - a buffer
+ * @bufs: the device's buffers
+ * @node: in them, or empty; under their lock
+ * @dmabuf: what the user has a descriptor of
+ * @inode: its inode, whose mappings are zapped
+ * @registered: the device while we hold a registration of it; under dma_resv
+ * @reasons: why it is revoked; changed under @bufs->lock and dma_resv
+ * @maps: the importers' mappings; under dma_resv
+ * @bus_offset: from the CPU's address to that on the PCI bus
+ * @nr_runs: number of runs
+ * @runs: what it consists of, in order, neighbours joined; immutable
+ */
+struct vfio_pci_dma_buf {
+	struct vfio_pci_dma_bufs *bufs;
+	struct list_head node;
+	struct dma_buf *dmabuf;
+	struct inode *inode;
+	struct vfio_device *registered;
+	unsigned int reasons;
+	struct list_head maps;
+	u64 bus_offset;
+	u32 nr_runs;
+	struct vfio_pci_bar_run runs[] __counted_by(nr_runs);
+};
+
+/**
+ * struct vfio_pci_dma_map - a buffer mapped for an importer's device
+ * @sgt: what the importer sees
+ * @node: in the buffer's maps
+ * @dev: the importer's device
+ * @on_bus: the addresses are the bus's own: nothing to undo
+ * @nr: how many addresses there are
+ * @addr: the DMA address of each run
+ */
+struct vfio_pci_dma_map {
+	struct sg_table sgt;
+	struct list_head node;
+	struct device *dev;
+	bool on_bus;
+	u32 nr;
+	dma_addr_t addr[];
+};
+
+/* The buffers of a device */
+
+int vfio_pci_dma_bufs_init(struct vfio_pci_core_device *vdev)
+{
+	struct vfio_pci_dma_bufs *bufs = kzalloc(sizeof(*bufs), GFP_KERNEL);
+
+	if (!bufs)
+		return -ENOMEM;
+	kref_init(&bufs->kref);
+	bufs->pdev = pci_dev_get(vdev->pdev);
+	mutex_init(&bufs->lock);
+	INIT_LIST_HEAD(&bufs->list);
+	init_waitqueue_head(&bufs->unmapped);
+	vdev->dma_bufs = bufs;
+	return 0;
+}
+
+static void vfio_pci_dma_bufs_free(struct kref *kref)
+{
+	struct vfio_pci_dma_bufs *bufs =
+		container_of(kref, struct vfio_pci_dma_bufs, kref);
+
+	mutex_destroy(&bufs->lock);
+	pci_dev_put(bufs->pdev);
+	kfree(bufs);
+}
+
+void vfio_pci_dma_bufs_put(struct vfio_pci_dma_bufs *bufs)
+{
+	kref_put(&bufs->kref, vfio_pci_dma_bufs_free);
+}
+
+/* Revocation */
+
+/*
+ * The change is made, the CPU's mappings are zapped and the importers told under one
+ * hold of dma_resv, which map and fault need too:
+ *
+ *   CPU0: revoke			CPU1: map, or fault
+ *
+ *					dma_resv_lock()
+ *					reasons == 0: map
+ *					dma_resv_unlock()
+ *   dma_resv_lock()
+ *   reasons |= why
+ *   zap; move_notify()
+ *     [sees what CPU1 has mapped]
+ *   dma_resv_unlock()
+ *					dma_resv_lock()
+ *					reasons != 0: -ENODEV, SIGBUS
+ */
+static void vfio_pci_dma_buf_change(struct vfio_pci_dma_buf *buf,
+				    unsigned int clear, unsigned int set)
+{
+	unsigned int was;
+
+	lockdep_assert_held(&buf->bufs->lock);
+
+	dma_resv_lock(buf->dmabuf->resv, NULL);
+	was = buf->reasons;
+	buf->reasons = (was & ~clear) | set;
+	if (!was && buf->reasons)
+		unmap_mapping_range(buf->inode->i_mapping, 0, 0, true);
+	if (!was != !buf->reasons)
+		dma_buf_move_notify(buf->dmabuf);
+	dma_resv_unlock(buf->dmabuf->resv);
+}
+
+static void vfio_pci_dma_bufs_change(struct vfio_pci_dma_bufs *bufs,
+				     unsigned int clear, unsigned int set)
+{
+	struct vfio_pci_dma_buf *buf;
+
+	mutex_lock(&bufs->lock);
+	bufs->reasons = (bufs->reasons & ~clear) | (set & ~VFIO_PCI_REVOKED_OFF);
+	list_for_each_entry(buf, &bufs->list, node)
+		vfio_pci_dma_buf_change(buf, clear, set);
+	mutex_unlock(&bufs->lock);
+}
+
+static unsigned long vfio_pci_revoke_deadline(void)
+{
+	return jiffies + msecs_to_jiffies(revoke_timeout_ms);
+}
+
+static unsigned long jiffies_until(unsigned long deadline)
+{
+	return time_before(jiffies, deadline) ? deadline - jiffies : 0;
+}
+
+static bool vfio_pci_dma_buf_wait_fences(struct vfio_pci_dma_buf *buf,
+					 unsigned long deadline)
+{
+	return dma_resv_wait_timeout(buf->dmabuf->resv, DMA_RESV_USAGE_BOOKKEEP,
+				     false, jiffies_until(deadline)) > 0;
+}
+
+static bool vfio_pci_dma_bufs_wait_fences(struct vfio_pci_dma_bufs *bufs,
+					  unsigned long deadline)
+{
+	struct vfio_pci_dma_buf *buf;
+	bool done = true;
+
+	mutex_lock(&bufs->lock);
+	list_for_each_entry(buf, &bufs->list, node) {
+		done = vfio_pci_dma_buf_wait_fences(buf, deadline);
+		if (!done)
+			break;
+	}
+	mutex_unlock(&bufs->lock);
+	return done;
+}
+
+/* Names those that have not let go; the caller has seen to it that @buf stays. */
+static void vfio_pci_dma_buf_blame(struct vfio_pci_dma_buf *buf)
+{
+	struct device *dev = &buf->bufs->pdev->dev;
+	struct vfio_pci_dma_map *map;
+
+	dma_resv_lock(buf->dmabuf->resv, NULL);
+	list_for_each_entry(map, &buf->maps, node)
+		dev_warn_ratelimited(dev, "importer %s has not let go of a revoked dma-buf in time\n",
+				     dev_name(map->dev));
+	if (!dma_resv_test_signaled(buf->dmabuf->resv, DMA_RESV_USAGE_BOOKKEEP))
+		dev_warn_ratelimited(dev, "a fence of a revoked dma-buf has not signaled in time\n");
+	dma_resv_unlock(buf->dmabuf->resv);
+}
+
+static void vfio_pci_dma_bufs_blame(struct vfio_pci_dma_bufs *bufs)
+{
+	struct vfio_pci_dma_buf *buf;
+
+	mutex_lock(&bufs->lock);
+	list_for_each_entry(buf, &bufs->list, node)
+		vfio_pci_dma_buf_blame(buf);
+	mutex_unlock(&bufs->lock);
+}
+
+/*
+ * Waits until importers have let go of all buffers, each of which has been revoked.
+ *
+ * The lock is dropped for the second wait: an importer may have to get past the
+ * release of one buffer, which takes the lock, before it comes to unmap the next.
+ */
+static int vfio_pci_dma_bufs_wait(struct vfio_pci_dma_bufs *bufs,
+				  unsigned long deadline)
+{
+	if (vfio_pci_dma_bufs_wait_fences(bufs, deadline) &&
+	    wait_event_timeout(bufs->unmapped, !atomic_read(&bufs->nr_maps),
+			       jiffies_until(deadline)))
+		return 0;
+	vfio_pci_dma_bufs_blame(bufs);
+	return -EBUSY;
+}
+
+/*
+ * Whether the device answers at its BARs.  D1 and D2 leave memory undecoded as D3
+ * does; in the low power state that a user asks for, the device may be suspended
+ * at any time.  One that is not open, as others in a set to be reset can be, has no
+ * virtual config space.
+ */
+static bool vfio_pci_memory_usable(struct vfio_pci_core_device *vdev)
+{
+	lockdep_assert_held(&vdev->memory_lock);
+
+	return vdev->vconfig && !vdev->pm_runtime_engaged &&
+	       vdev->pdev->current_state == PCI_D0 && __vfio_pci_memory_enabled(vdev);
+}
+
+/**
+ * vfio_pci_dma_buf_restore() - take back reasons why buffers are revoked
+ * @vdev: the device
+ * @why: the reasons; VFIO_PCI_REVOKED_OFF is set or cleared as the device's state is
+ *
+ * Buffers that no reason is left for are live again, and their importers are told.
+ *
+ * Context: may sleep. memory_lock is held for writing, and the device open.
+ */
+void vfio_pci_dma_buf_restore(struct vfio_pci_core_device *vdev, unsigned int why)
+{
+	unsigned int off = 0;
+
+	lockdep_assert_held_write(&vdev->memory_lock);
+
+	if (!vfio_pci_memory_usable(vdev))
+		off = VFIO_PCI_REVOKED_OFF;
+	vfio_pci_dma_bufs_change(vdev->dma_bufs, why | VFIO_PCI_REVOKED_OFF, off);
+}
+
+/**
+ * vfio_pci_dma_buf_revoke() - revoke all buffers of a device
+ * @vdev: the device
+ * @why: the reason
+ *
+ * On return nothing reaches the device's memory through a dma-buf any more: the
+ * CPU's mappings are gone, and importers' devices have stopped and are unmapped.
+ *
+ * Context: may sleep, for revoke_timeout_ms at most. memory_lock is held for writing.
+ * Return:
+ * * 0 - done; vfio_pci_dma_buf_restore() undoes it.
+ * * -EBUSY - an importer has not let go in time. It is named in the log, and the
+ *   reason is taken back.
+ */
+int vfio_pci_dma_buf_revoke(struct vfio_pci_core_device *vdev, unsigned int why)
+{
+	unsigned long deadline = vfio_pci_revoke_deadline();
+	int ret;
+
+	lockdep_assert_held_write(&vdev->memory_lock);
+
+	vfio_pci_dma_bufs_change(vdev->dma_bufs, 0, why);
+	ret = vfio_pci_dma_bufs_wait(vdev->dma_bufs, deadline);
+	if (ret)
+		vfio_pci_dma_buf_restore(vdev, why);
+	return ret;
+}
+
+/**
+ * vfio_pci_dma_buf_revoke_set() - revoke all buffers of a set of devices
+ * @dev_set: the devices
+ * @why: the reason
+ *
+ * As vfio_pci_dma_buf_revoke(), but the importers of all devices are told first, and
+ * then waited for together. The reason stays set whatever is returned: the caller
+ * calls vfio_pci_memory_give() for each device in any case.
+ *
+ * Context: may sleep, for revoke_timeout_ms at most. The lock of @dev_set is held, and
+ * each device's memory_lock for writing.
+ * Return: 0, or -EBUSY where an importer has not let go in time.
+ */
+int vfio_pci_dma_buf_revoke_set(struct vfio_device_set *dev_set, unsigned int why)
+{
+	unsigned long deadline = vfio_pci_revoke_deadline();
+	struct vfio_pci_core_device *vdev;
+	int ret = 0;
+
+	lockdep_assert_held(&dev_set->lock);
+
+	list_for_each_entry(vdev, &dev_set->device_list, vdev.dev_set_list)
+		vfio_pci_dma_bufs_change(vdev->dma_bufs, 0, why);
+	list_for_each_entry(vdev, &dev_set->device_list, vdev.dev_set_list)
+		if (vfio_pci_dma_bufs_wait(vdev->dma_bufs, deadline))
+			ret = -EBUSY;
+	return ret;
+}
+
+/**
+ * vfio_pci_dma_buf_lost() - the device's memory goes away, whatever we say
+ * @vdev: the device
+ * @why: the reason: VFIO_PCI_REVOKED_OUTSIDE or VFIO_PCI_REVOKED_ERROR
+ *
+ * For hooks that cannot fail. Importers that do not let go in time are named in the
+ * log.
+ *
+ * Context: may sleep, for revoke_timeout_ms at most. Config space may be locked:
+ * memory_lock must not be taken here, nor waited for.
+ */
+void vfio_pci_dma_buf_lost(struct vfio_pci_core_device *vdev, unsigned int why)
+{
+	unsigned long deadline = vfio_pci_revoke_deadline();
+
+	vfio_pci_dma_bufs_change(vdev->dma_bufs, 0, why);
+	vfio_pci_dma_bufs_wait(vdev->dma_bufs, deadline);
+}
+
+/**
+ * vfio_pci_dma_buf_found() - what vfio_pci_dma_buf_lost() said is over
+ * @vdev: the device
+ * @why: the reason given there
+ *
+ * Context: may sleep. As memory_lock is not held, VFIO_PCI_REVOKED_OFF stays as it is.
+ */
+void vfio_pci_dma_buf_found(struct vfio_pci_core_device *vdev, unsigned int why)
+{
+	vfio_pci_dma_bufs_change(vdev->dma_bufs, why, 0);
+}
+
+static void vfio_pci_dma_buf_unregister(struct vfio_pci_dma_buf *buf)
+{
+	if (buf->registered)
+		vfio_device_put_registration(buf->registered);
+	buf->registered = NULL;
+}
+
+/**
+ * vfio_pci_dma_buf_close() - revoke all buffers for good, as the device is closed
+ * @vdev: the device
+ *
+ * A buffer that is still mapped when the wait is over keeps its registration of the
+ * device until it is unmapped: see vfio_pci_dma_buf_busy().
+ *
+ * Context: may sleep, for revoke_timeout_ms at most. The device can't be opened
+ * meanwhile.
+ */
+void vfio_pci_dma_buf_close(struct vfio_pci_core_device *vdev)
+{
+	struct vfio_pci_dma_bufs *bufs = vdev->dma_bufs;
+	struct vfio_pci_dma_buf *buf, *next;
+
+	lockdep_assert_held(&vdev->vdev.dev_set->lock);
+
+	vfio_pci_dma_buf_lost(vdev, VFIO_PCI_REVOKED_CLOSED);
+
+	mutex_lock(&bufs->lock);
+	list_for_each_entry_safe(buf, next, &bufs->list, node) {
+		dma_resv_lock(buf->dmabuf->resv, NULL);
+		if (list_empty(&buf->maps)) {
+			vfio_pci_dma_buf_unregister(buf);
+			list_del_init(&buf->node);
+		}
+		dma_resv_unlock(buf->dmabuf->resv);
+	}
+	/* The next user gets a device that has been reset, unless one goes on. */
+	bufs->reasons &= VFIO_PCI_REVOKED_OUTSIDE;
+	mutex_unlock(&bufs->lock);
+}
+
+/**
+ * vfio_pci_dma_buf_busy() - is a buffer of an earlier user still mapped?
+ * @vdev: the device, which is closed, or being closed or opened
+ *
+ * Return: true if importers, which the log of the close names, can still reach the
+ * device's addresses. It must not decode memory then, nor be opened.
+ */
+bool vfio_pci_dma_buf_busy(struct vfio_pci_core_device *vdev)
+{
+	return atomic_read(&vdev->dma_bufs->nr_maps);
+}
+
+/**
+ * vfio_pci_dma_buf_shut() - no memory decode while importers have not let go
+ * @vdev: the device, which is being closed
+ *
+ * Both now, and when the state that pci_save_state() has saved is restored. Enabling
+ * the device brings it back, which vfio_pci_dma_buf_busy() is asked before.
+ *
+ * Context: may sleep. The device is in D0.
+ */
+void vfio_pci_dma_buf_shut(struct vfio_pci_core_device *vdev)
+{
+	struct pci_dev *pdev = vdev->pdev;
+	u16 cmd;
+
+	if (!vfio_pci_dma_buf_busy(vdev))
+		return;
+	pci_read_config_word(pdev, PCI_COMMAND, &cmd);
+	pci_write_config_word(pdev, PCI_COMMAND, cmd & ~PCI_COMMAND_MEMORY);
+	pdev->saved_config_space[PCI_COMMAND / 4] &= ~PCI_COMMAND_MEMORY;
+}
+
+/* Device mappings */
+
+/*
+ * Which way a device's DMA takes to the BAR, or that there is none.  Importers that
+ * can't do peer-to-peer are turned away, and so are those that do not let themselves
+ * be told that the buffer is revoked (dma_buf_dynamic_attach() knows them by their
+ * lack of importer_ops, and does not set peer2peer).
+ */
+static int vfio_pci_dma_buf_attach(struct dma_buf *dmabuf,
+				   struct dma_buf_attachment *attach)
+{
+	struct vfio_pci_dma_buf *buf = dmabuf->priv;
+	enum pci_p2pdma_map_type type;
+	bool revoked;
+
+	if (!attach->peer2peer)
+		return -EOPNOTSUPP;
+
+	dma_resv_lock(dmabuf->resv, NULL);
+	revoked = buf->reasons;
+	dma_resv_unlock(dmabuf->resv);
+	if (revoked)
+		return -ENODEV;
+
+	type = pci_p2pdma_path(buf->bufs->pdev, attach->dev);
+	if (type == PCI_P2PDMA_MAP_NOT_SUPPORTED)
+		return -EREMOTEIO;
+	attach->priv = (void *)(uintptr_t)type;
+	return 0;
+}
+
+/*
+ * That there are these two makes us a dynamic exporter, whose importers are told when
+ * it moves.  What would have to stay where it is can't be revoked.
+ */
+static int vfio_pci_dma_buf_pin(struct dma_buf_attachment *attach)
+{
+	return -EOPNOTSUPP;
+}
+
+static void vfio_pci_dma_buf_unpin(struct dma_buf_attachment *attach)
+{
+}
+
+/*
+ * Addresses that the DMA API does not translate have to be within the device's reach,
+ * or it would warn, which a user could provoke.
+ */
+static bool vfio_pci_dma_reaches(struct device *dev, u64 addr, u64 len)
+{
+	return addr + len - 1 <= min_not_zero(dma_get_mask(dev), dev->bus_dma_limit);
+}
+
+static int vfio_pci_dma_map_run(struct vfio_pci_dma_map *map,
+				const struct vfio_pci_dma_buf *buf, u32 i,
+				enum dma_data_direction dir)
+{
+	const struct vfio_pci_bar_run *run = &buf->runs[i];
+	struct device *dev = map->dev;
+	u64 addr = run->phys;
+
+	if (map->on_bus)
+		addr += buf->bus_offset;
+	if (map->on_bus || (!use_dma_iommu(dev) && !get_dma_ops(dev)))
+		if (!vfio_pci_dma_reaches(dev, addr, run->len))
+			return -ERANGE;
+
+	if (map->on_bus) {
+		map->addr[i] = addr;
+		return 0;
+	}
+	/* Others may map the same addresses: nothing is handed over by mapping. */
+	map->addr[i] = dma_map_resource(dev, run->phys, run->len, dir,
+					DMA_ATTR_SKIP_CPU_SYNC);
+	return dma_mapping_error(dev, map->addr[i]) ? -EIO : 0;
+}
+
+static void vfio_pci_dma_unmap_runs(struct vfio_pci_dma_map *map,
+				    const struct vfio_pci_dma_buf *buf,
+				    enum dma_data_direction dir)
+{
+	if (map->on_bus)
+		return;
+	while (map->nr--)
+		dma_unmap_resource(map->dev, map->addr[map->nr],
+				   buf->runs[map->nr].len, dir,
+				   DMA_ATTR_SKIP_CPU_SYNC);
+}
+
+static int vfio_pci_dma_map_runs(struct vfio_pci_dma_map *map,
+				 const struct vfio_pci_dma_buf *buf,
+				 enum dma_data_direction dir)
+{
+	int ret;
+
+	for (; map->nr < buf->nr_runs; map->nr++) {
+		ret = vfio_pci_dma_map_run(map, buf, map->nr, dir);
+		if (ret) {
+			vfio_pci_dma_unmap_runs(map, buf, dir);
+			return ret;
+		}
+	}
+	return 0;
+}
+
+/* How much of what begins at @addr the next entry takes, as the device's limits are. */
+static u32 vfio_pci_dma_segment(struct device *dev, dma_addr_t addr, u64 len)
+{
+	u64 max = min_t(u64, dma_get_max_seg_size(dev), U32_MAX);
+	u64 boundary = dma_get_seg_boundary(dev);
+
+	if (max > PAGE_SIZE)
+		max = round_down(max, PAGE_SIZE);
+	return min3(len - 1, max - 1, boundary - (addr & boundary)) + 1;
+}
+
+/* Goes through all entries, and fills those from @sg on unless it is NULL. */
+static u64 vfio_pci_dma_walk_segments(const struct vfio_pci_dma_map *map,
+				      const struct vfio_pci_dma_buf *buf,
+				      struct scatterlist *sg)
+{
+	u64 nents = 0;
+
+	for (u32 i = 0; i < buf->nr_runs; i++) {
+		dma_addr_t addr = map->addr[i];
+		u64 left = buf->runs[i].len;
+
+		while (left) {
+			u32 len = vfio_pci_dma_segment(map->dev, addr, left);
+
+			if (sg) {
+				sg_set_page(sg, NULL, len, 0);
+				sg_dma_address(sg) = addr;
+				sg_dma_len(sg) = len;
+				sg = sg_next(sg);
+			}
+			addr += len;
+			left -= len;
+			nents++;
+		}
+	}
+	return nents;
+}
+
+/*
+ * There are no pages behind a BAR: the CPU's side of the scatterlist has no entries,
+ * so that nobody walks it.
+ */
+static int vfio_pci_dma_fill_sgt(struct vfio_pci_dma_map *map,
+				 const struct vfio_pci_dma_buf *buf)
+{
+	u64 nents = vfio_pci_dma_walk_segments(map, buf, NULL);
+	int ret;
+
+	if (nents > INT_MAX)
+		return -ENOMEM;
+	ret = sg_alloc_table(&map->sgt, nents, GFP_KERNEL_ACCOUNT);
+	if (ret)
+		return ret;
+	vfio_pci_dma_walk_segments(map, buf, map->sgt.sgl);
+	map->sgt.orig_nents = 0;
+	return 0;
+}
+
+static struct sg_table *vfio_pci_dma_buf_map(struct dma_buf_attachment *attach,
+					     enum dma_data_direction dir)
+{
+	struct vfio_pci_dma_buf *buf = attach->dmabuf->priv;
+	struct vfio_pci_dma_map *map;
+	int ret;
+
+	dma_resv_assert_held(attach->dmabuf->resv);
+
+	if (buf->reasons)
+		return ERR_PTR(-ENODEV);
+
+	map = kvzalloc(struct_size(map, addr, buf->nr_runs), GFP_KERNEL_ACCOUNT);
+	if (!map)
+		return ERR_PTR(-ENOMEM);
+	map->dev = attach->dev;
+	map->on_bus = (uintptr_t)attach->priv == PCI_P2PDMA_MAP_BUS_ADDR;
+
+	ret = vfio_pci_dma_map_runs(map, buf, dir);
+	if (ret)
+		goto err_free;
+	ret = vfio_pci_dma_fill_sgt(map, buf);
+	if (ret)
+		goto err_unmap;
+
+	list_add(&map->node, &buf->maps);
+	atomic_inc(&buf->bufs->nr_maps);
+	return &map->sgt;
+
+err_unmap:
+	vfio_pci_dma_unmap_runs(map, buf, dir);
+err_free:
+	kvfree(map);
+	return ERR_PTR(ret);
+}
+
+/*
+ * The addresses are our own list's, not those of the entries, which are cut.  After
+ * the device's close the last mapping of a buffer lets go of the registration that
+ * was kept for it.
+ */
+static void vfio_pci_dma_buf_unmap(struct dma_buf_attachment *attach,
+				   struct sg_table *sgt,
+				   enum dma_data_direction dir)
+{
+	struct vfio_pci_dma_map *map = container_of(sgt, struct vfio_pci_dma_map, sgt);
+	struct vfio_pci_dma_buf *buf = attach->dmabuf->priv;
+
+	dma_resv_assert_held(attach->dmabuf->resv);
+
+	vfio_pci_dma_unmap_runs(map, buf, dir);
+	sgt->orig_nents = sgt->nents;
+	sg_free_table(sgt);
+	list_del(&map->node);
+	kvfree(map);
+
+	atomic_dec(&buf->bufs->nr_maps);
+	if (!list_empty(&buf->maps))
+		return;
+	wake_up_all(&buf->bufs->unmapped);
+	if (buf->reasons & VFIO_PCI_REVOKED_CLOSED)
+		vfio_pci_dma_buf_unregister(buf);
+}
+
+/* CPU mappings */
+
+static const struct vfio_pci_bar_run *
+vfio_pci_dma_buf_find_run(const struct vfio_pci_dma_buf *buf, u64 page)
+{
+	u32 lo = 0, hi = buf->nr_runs;
+
+	while (hi - lo > 1) {
+		u32 mid = lo + (hi - lo) / 2;
+
+		if (buf->runs[mid].first <= page)
+			lo = mid;
+		else
+			hi = mid;
+	}
+	return &buf->runs[lo];
+}
+
+/* Whether one entry of @order can map the fault's surroundings, and what it maps. */
+static bool vfio_pci_dma_buf_frame(const struct vm_fault *vmf, unsigned int order,
+				   unsigned long *pfn)
+{
+	const struct vfio_pci_dma_buf *buf = vmf->vma->vm_private_data;
+	unsigned long size = PAGE_SIZE << order;
+	unsigned long addr = ALIGN_DOWN(vmf->address, size);
+	const struct vfio_pci_bar_run *run;
+	u64 page, skip;
+
+	if (addr < vmf->vma->vm_start || vmf->vma->vm_end - addr < size)
+		return false;
+	page = linear_page_index(vmf->vma, addr);
+	run = vfio_pci_dma_buf_find_run(buf, page);
+	skip = page - run->first;
+	*pfn = PHYS_PFN(run->phys) + skip;
+	return IS_ALIGNED(*pfn, 1UL << order) &&
+	       skip + (1UL << order) <= run->len >> PAGE_SHIFT;
+}
+
+static vm_fault_t vfio_pci_dma_buf_insert(struct vm_fault *vmf, unsigned int order,
+					  unsigned long pfn)
+{
+	switch (order) {
+	case 0:
+		return vmf_insert_pfn(vmf->vma, vmf->address, pfn);
+#ifdef CONFIG_ARCH_SUPPORTS_PMD_PFNMAP
+	case PMD_ORDER:
+		return vmf_insert_pfn_pmd(vmf, __pfn_to_pfn_t(pfn, PFN_DEV), false);
+#endif
+#ifdef CONFIG_ARCH_SUPPORTS_PUD_PFNMAP
+	case PUD_ORDER:
+		return vmf_insert_pfn_pud(vmf, __pfn_to_pfn_t(pfn, PFN_DEV), false);
+#endif
+	default:
+		return VM_FAULT_FALLBACK;
+	}
+}
+
+/*
+ * memory_lock is not needed: what takes memory away under it revokes the buffer, and
+ * that needs dma_resv.
+ */
+static vm_fault_t vfio_pci_dma_buf_huge_fault(struct vm_fault *vmf, unsigned int order)
+{
+	struct vfio_pci_dma_buf *buf = vmf->vma->vm_private_data;
+	vm_fault_t ret = VM_FAULT_SIGBUS;
+	unsigned long pfn;
+
+	if (!vfio_pci_dma_buf_frame(vmf, order, &pfn))
+		return VM_FAULT_FALLBACK;
+
+	dma_resv_lock(buf->dmabuf->resv, NULL);
+	if (!buf->reasons)
+		ret = vfio_pci_dma_buf_insert(vmf, order, pfn);
+	dma_resv_unlock(buf->dmabuf->resv);
+	return ret;
+}
+
+static vm_fault_t vfio_pci_dma_buf_fault(struct vm_fault *vmf)
+{
+	return vfio_pci_dma_buf_huge_fault(vmf, 0);
+}
+
+static const struct vm_operations_struct vfio_pci_dma_buf_vm_ops = {
+	.fault = vfio_pci_dma_buf_fault,
+#ifdef CONFIG_ARCH_SUPPORTS_HUGE_PFNMAP
+	.huge_fault = vfio_pci_dma_buf_huge_fault,
+#endif
+};
+
+/* The same flags and cache mode as a mapping of the BAR itself has. */
+static int vfio_pci_dma_buf_mmap(struct dma_buf *dmabuf, struct vm_area_struct *vma)
+{
+	struct vfio_pci_dma_buf *buf = dmabuf->priv;
+	bool revoked;
+
+	/* Not VM_SHARED: a shared mapping of a read-only descriptor lacks that. */
+	if (!(vma->vm_flags & VM_MAYSHARE))
+		return -EINVAL;
+
+	dma_resv_lock(dmabuf->resv, NULL);
+	revoked = buf->reasons;
+	dma_resv_unlock(dmabuf->resv);
+	if (revoked)
+		return -ENODEV;
+
+	vma->vm_private_data = buf;
+	vma->vm_ops = &vfio_pci_dma_buf_vm_ops;
+	vma->vm_page_prot = pgprot_decrypted(pgprot_noncached(vma->vm_page_prot));
+	vm_flags_set(vma, VM_ALLOW_ANY_UNCACHED | VM_IO | VM_PFNMAP |
+			  VM_DONTEXPAND | VM_DONTDUMP);
+	return 0;
+}
+
+/* The buffer's own life */
+
+/*
+ * Both this and vfio_pci_dma_buf_close() may find the buffer on the list, whichever
+ * comes first gives the registration back:
+ *
+ *   CPU0: close			CPU1: last reference dropped
+ *
+ *					->release()
+ *   mutex_lock(lock)
+ *					  mutex_lock(lock) waits
+ *   [buf and its dma_buf are still there]
+ *   unregister; list_del_init
+ *   mutex_unlock(lock)
+ *					  [nothing left to give back]
+ */
+static void vfio_pci_dma_buf_release(struct dma_buf *dmabuf)
+{
+	struct vfio_pci_dma_buf *buf = dmabuf->priv;
+
+	mutex_lock(&buf->bufs->lock);
+	vfio_pci_dma_buf_unregister(buf);
+	list_del(&buf->node);
+	mutex_unlock(&buf->bufs->lock);
+
+	iput(buf->inode);
+	vfio_pci_dma_bufs_put(buf->bufs);
+	kvfree(buf);
+}
+
+static const struct dma_buf_ops vfio_pci_dma_buf_ops = {
+	.attach = vfio_pci_dma_buf_attach,
+	.pin = vfio_pci_dma_buf_pin,
+	.unpin = vfio_pci_dma_buf_unpin,
+	.map_dma_buf = vfio_pci_dma_buf_map,
+	.unmap_dma_buf = vfio_pci_dma_buf_unmap,
+	.mmap = vfio_pci_dma_buf_mmap,
+	.release = vfio_pci_dma_buf_release,
+};
+
+/* Describes ranges of a BAR, each checked against it, as runs. */
+static int vfio_pci_dma_buf_add_ranges(struct vfio_pci_dma_buf *buf, u64 *size,
+				       const struct resource *bar,
+				       const struct vfio_region_dma_range *ranges,
+				       u32 nr_ranges)
+{
+	u64 bar_len = resource_size(bar);
+
+	for (u32 i = 0; i < nr_ranges; i++) {
+		u64 offset = ranges[i].offset, len = ranges[i].length, end;
+		struct vfio_pci_bar_run *run = &buf->runs[buf->nr_runs];
+
+		if (!len || !PAGE_ALIGNED(offset) || !PAGE_ALIGNED(len))
+			return -EINVAL;
+		if (check_add_overflow(offset, len, &end))
+			return -EOVERFLOW;
+		if (end > bar_len)
+			return -EINVAL;
+
+		if (buf->nr_runs && run[-1].phys + run[-1].len == bar->start + offset) {
+			run[-1].len += len;
+		} else {
+			buf->nr_runs++;
+			run->first = *size >> PAGE_SHIFT;
+			run->phys = bar->start + offset;
+			run->len = len;
+		}
+		if (check_add_overflow(*size, len, size) || *size > SSIZE_MAX)
+			return -EOVERFLOW;
+	}
+	return 0;
+}
+
+static struct vfio_pci_dma_buf *
+vfio_pci_dma_buf_alloc(struct vfio_pci_core_device *vdev, int bar,
+		       const struct vfio_region_dma_range *ranges, u32 nr_ranges,
+		       u64 *size)
+{
+	const struct resource *res = &vdev->pdev->resource[bar];
+	struct vfio_pci_dma_buf *buf;
+	int ret;
+
+	buf = kvzalloc(struct_size(buf, runs, nr_ranges), GFP_KERNEL_ACCOUNT);
+	if (!buf)
+		return ERR_PTR(-ENOMEM);
+
+	ret = vfio_pci_dma_buf_add_ranges(buf, size, res, ranges, nr_ranges);
+	if (ret) {
+		kvfree(buf);
+		return ERR_PTR(ret);
+	}
+	INIT_LIST_HEAD(&buf->node);
+	INIT_LIST_HEAD(&buf->maps);
+	buf->bus_offset = pci_bus_address(vdev->pdev, bar) - res->start;
+	buf->bufs = vdev->dma_bufs;
+	kref_get(&buf->bufs->kref);
+	return buf;
+}
+
+/*
+ * From here on the buffer is revoked with the device's others.  memory_lock keeps the
+ * device's state from changing between looking at it and being on the list.  No one
+ * else has the dma_buf yet, so dma_resv is not needed.
+ */
+static void vfio_pci_dma_buf_publish(struct vfio_pci_core_device *vdev,
+				     struct vfio_pci_dma_buf *buf)
+{
+	down_read(&vdev->memory_lock);
+	mutex_lock(&buf->bufs->lock);
+	buf->reasons = buf->bufs->reasons;
+	if (!vfio_pci_memory_usable(vdev))
+		buf->reasons |= VFIO_PCI_REVOKED_OFF;
+	list_add_tail(&buf->node, &buf->bufs->list);
+	mutex_unlock(&buf->bufs->lock);
+	up_read(&vdev->memory_lock);
+}
+
+/* Takes @buf over, whatever comes of it. */
+static struct dma_buf *vfio_pci_dma_buf_export(struct vfio_pci_core_device *vdev,
+					       struct vfio_pci_dma_buf *buf, u64 size,
+					       int open_flags)
+{
+	DEFINE_DMA_BUF_EXPORT_INFO(info);
+	struct dma_buf *dmabuf;
+	int ret = -ENODEV;
+
+	if (!vfio_device_try_get_registration(&vdev->vdev))
+		goto err_free;
+	buf->registered = &vdev->vdev;
+
+	info.ops = &vfio_pci_dma_buf_ops;
+	info.size = size;
+	info.flags = open_flags & O_ACCMODE;
+	info.priv = buf;
+	dmabuf = dma_buf_export(&info);
+	if (IS_ERR(dmabuf)) {
+		ret = PTR_ERR(dmabuf);
+		goto err_unregister;
+	}
+	buf->dmabuf = dmabuf;
+	buf->inode = file_inode(dmabuf->file);
+	ihold(buf->inode);
+	vfio_pci_dma_buf_publish(vdev, buf);
+	return dmabuf;
+
+err_unregister:
+	vfio_pci_dma_buf_unregister(buf);
+err_free:
+	vfio_pci_dma_bufs_put(buf->bufs);
+	kvfree(buf);
+	return ERR_PTR(ret);
+}
+
+static int vfio_pci_dma_buf_check(struct vfio_pci_core_device *vdev,
+				  const struct vfio_device_feature_dma_buf *req)
+{
+	if (req->region_index >= VFIO_PCI_ROM_REGION_INDEX)
+		return -ENODEV;
+	if (req->flags || !req->nr_ranges)
+		return -EINVAL;
+	if (req->open_flags & ~(O_CLOEXEC | O_ACCMODE) ||
+	    (req->open_flags & O_ACCMODE) == O_ACCMODE)
+		return -EINVAL;
+	if (req->nr_ranges > VFIO_PCI_DMA_BUF_MAX_RANGES)
+		return -E2BIG;
+	if (!vdev->bar_mmap_supported[req->region_index])
+		return -EINVAL;
+	return vfio_pci_core_setup_barmap(vdev, req->region_index);
+}
+
+/* VFIO_DEVICE_FEATURE_DMA_BUF, described in include/uapi/linux/vfio.h */
+int vfio_pci_feature_dma_buf(struct vfio_pci_core_device *vdev, u32 flags,
+			     struct vfio_device_feature_dma_buf __user *arg,
+			     size_t argsz)
+{
+	struct vfio_region_dma_range *ranges;
+	struct vfio_device_feature_dma_buf req;
+	struct vfio_pci_dma_buf *buf;
+	struct dma_buf *dmabuf;
+	u64 size = 0;
+	int ret;
+
+	if (!vdev->exports_dma_bufs)
+		return -ENOTTY;
+	ret = vfio_check_feature(flags, argsz, VFIO_DEVICE_FEATURE_GET, sizeof(req));
+	if (ret != 1)
+		return ret;
+	if (copy_from_user(&req, arg, sizeof(req)))
+		return -EFAULT;
+	ret = vfio_pci_dma_buf_check(vdev, &req);
+	if (ret)
+		return ret;
+
+	ranges = vmemdup_array_user(&arg->dma_ranges, req.nr_ranges, sizeof(*ranges));
+	if (IS_ERR(ranges))
+		return PTR_ERR(ranges);
+	buf = vfio_pci_dma_buf_alloc(vdev, req.region_index, ranges, req.nr_ranges, &size);
+	kvfree(ranges);
+	if (IS_ERR(buf))
+		return PTR_ERR(buf);
+
+	dmabuf = vfio_pci_dma_buf_export(vdev, buf, size, req.open_flags);
+	if (IS_ERR(dmabuf))
+		return PTR_ERR(dmabuf);
+	ret = dma_buf_fd(dmabuf, req.open_flags & O_CLOEXEC);
+	if (ret < 0)
+		dma_buf_put(dmabuf);
+	return ret;
+}
+
+/*
+ * Revokes one buffer for good, and waits until its importers have let go.  The caller
+ * has a reference on the dma_buf, so the lock need not be held while waiting.
+ */
+static int vfio_pci_dma_buf_revoke_one(struct vfio_pci_dma_buf *buf)
+{
+	unsigned long deadline = vfio_pci_revoke_deadline();
+	struct vfio_pci_dma_bufs *bufs = buf->bufs;
+
+	mutex_lock(&bufs->lock);
+	if (buf->reasons & VFIO_PCI_REVOKED_FOR_GOOD) {
+		mutex_unlock(&bufs->lock);
+		return -EBADFD;
+	}
+	vfio_pci_dma_buf_change(buf, 0, VFIO_PCI_REVOKED_BY_USER);
+	mutex_unlock(&bufs->lock);
+
+	if (vfio_pci_dma_buf_wait_fences(buf, deadline) &&
+	    wait_event_timeout(bufs->unmapped, list_empty_careful(&buf->maps),
+			       jiffies_until(deadline)))
+		return 0;
+
+	vfio_pci_dma_buf_blame(buf);
+	mutex_lock(&bufs->lock);
+	vfio_pci_dma_buf_change(buf, VFIO_PCI_REVOKED_BY_USER, 0);
+	mutex_unlock(&bufs->lock);
+	return -EBUSY;
+}
+
+/* VFIO_DEVICE_FEATURE_DMA_BUF_REVOKE, described in include/uapi/linux/vfio.h */
+int vfio_pci_feature_revoke(struct vfio_pci_core_device *vdev, u32 flags,
+			    struct vfio_device_feature_dma_buf_revoke __user *arg,
+			    size_t argsz)
+{
+	struct vfio_device_feature_dma_buf_revoke req;
+	struct vfio_pci_dma_buf *buf;
+	struct dma_buf *dmabuf;
+	int ret;
+
+	if (!vdev->exports_dma_bufs)
+		return -ENOTTY;
+	ret = vfio_check_feature(flags, argsz, VFIO_DEVICE_FEATURE_SET, sizeof(req));
+	if (ret != 1)
+		return ret;
+	if (copy_from_user(&req, arg, sizeof(req)))
+		return -EFAULT;
+
+	dmabuf = dma_buf_get(req.dmabuf_fd);
+	if (IS_ERR(dmabuf))
+		return PTR_ERR(dmabuf);
+	buf = dmabuf->priv;
+	if (dmabuf->ops != &vfio_pci_dma_buf_ops || buf->bufs != vdev->dma_bufs)
+		ret = -ENODEV;
+	else
+		ret = vfio_pci_dma_buf_revoke_one(buf);
+	dma_buf_put(dmabuf);
+	return ret;
+}
