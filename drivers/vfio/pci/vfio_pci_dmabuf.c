@@ -19,11 +19,12 @@
  *
  * Locks, outermost first:
  *
- *   mmap_lock or the vma's lock
- *     memory_lock			of the device
- *       vfio_pci_dma_bufs.lock		the list, and reasons together with dma_resv
- *         dma_resv			of a buffer: reasons, maps, registered
- *           i_mmap_rwsem		zapping
+ *   vfio_pci_dma_bufs.requests		what users ask for
+ *     mmap_lock or the vma's lock
+ *       memory_lock			of the device
+ *         vfio_pci_dma_bufs.lock	the lists, and reasons together with dma_resv
+ *           dma_resv			of a buffer: reasons, maps, registered
+ *             i_mmap_rwsem		zapping
  *
  * vfio_pci_dma_bufs.lock is never held over an access to config space.  With a reset
  * from outside that would be a deadlock which lockdep can't see:
@@ -47,12 +48,17 @@
  * -EBUSY where an importer does not let go in time, unless the memory goes away
  * whatever we say (a reset from outside, an error, the device's end).
  *
+ * Whoever has a dma-buf can add fences to it, without importing it.  So only the
+ * fences that are there when a mapped buffer is revoked are waited for, not those
+ * that come later or to a buffer that no device uses.
+ *
  * A range is an offset and a length; a run has a first page and a length, and the run
  * after it begins where it ends.  Nothing here has an inclusive end.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/dma-buf.h>
+#include <linux/dma-fence.h>
 #include <linux/dma-map-ops.h>
 #include <linux/dma-resv.h>
 #include <linux/iommu-dma.h>
@@ -79,22 +85,28 @@ module_param(revoke_timeout_ms, uint, 0644);
 MODULE_PARM_DESC(revoke_timeout_ms,
 		 "How long importers of a dma-buf may take to let go of it when the device's memory goes away, in milliseconds (default 5000)");
 
+/* Entries of a scatterlist: 64 GiB in segments of 64 KiB, and a bound. */
+#define VFIO_PCI_DMA_BUF_MAX_SEGMENTS	(1024 * 1024)
+
 /**
  * struct vfio_pci_dma_bufs - the buffers of one device
  * @kref: held by the device and by each buffer
  * @pdev: the device, for the log
- * @lock: guards @list, @reasons, and the buffers' reasons against changes
+ * @requests: lets users' requests about buffers wait for each other
+ * @lock: guards @list, @draining, @reasons, and the buffers' reasons against changes
  * @list: the buffers that can still be live, or are still mapped
- * @reasons: why the device's memory is away, but for VFIO_PCI_REVOKED_OFF: what a
- *	buffer starts with
+ * @draining: the buffers with a fence that is to be waited for
+ * @reasons: why the device's memory is away: what a buffer starts with
  * @nr_maps: mappings by importers, in all buffers
  * @unmapped: woken when there are none left of a buffer's or of all
  */
 struct vfio_pci_dma_bufs {
 	struct kref kref;
 	struct pci_dev *pdev;
+	struct mutex requests;	/* see above */
 	struct mutex lock;	/* see above */
 	struct list_head list;
+	struct list_head draining;
 	unsigned int reasons;
 	atomic_t nr_maps;
 	wait_queue_head_t unmapped;
@@ -115,10 +127,13 @@ struct vfio_pci_bar_run {
 /**
  * struct vfio_pci_dma_buf - a buffer
  * @bufs: the device's buffers
- * @node: in them, or empty; under their lock
+ * @node: in their list, or empty; under their lock
+ * @drain: in their draining, or empty; under their lock
+ * @fence: of those who used it when it was revoked, while it is draining
  * @dmabuf: what the user has a descriptor of
  * @inode: its inode, whose mappings are zapped
- * @registered: the device while we hold a registration of it; under dma_resv
+ * @registered: the device while we hold a registration of it; under dma_resv, but
+ *	for its release
  * @reasons: why it is revoked; changed under @bufs->lock and dma_resv
  * @maps: the importers' mappings; under dma_resv
  * @bus_offset: from the CPU's address to that on the PCI bus
@@ -128,6 +143,8 @@ struct vfio_pci_bar_run {
 struct vfio_pci_dma_buf {
 	struct vfio_pci_dma_bufs *bufs;
 	struct list_head node;
+	struct list_head drain;
+	struct dma_fence *fence;
 	struct dma_buf *dmabuf;
 	struct inode *inode;
 	struct vfio_device *registered;
@@ -158,7 +175,18 @@ struct vfio_pci_dma_map {
 
 /* The buffers of a device */
 
-int vfio_pci_dma_bufs_init(struct vfio_pci_core_device *vdev)
+/**
+ * vfio_pci_core_init_dma_bufs() - let a device's BARs be exported as dma-bufs
+ * @vdev: the device, not registered yet
+ *
+ * For drivers whose regions 0 to 5 are the device's BARs, no more and no less, and
+ * whose err_handler is, or calls, vfio_pci_core_err_handlers. Undone with the last
+ * reference on the device.
+ *
+ * Context: may sleep.
+ * Return: 0, or -ENOMEM.
+ */
+int vfio_pci_core_init_dma_bufs(struct vfio_pci_core_device *vdev)
 {
 	struct vfio_pci_dma_bufs *bufs = kzalloc(sizeof(*bufs), GFP_KERNEL);
 
@@ -166,12 +194,16 @@ int vfio_pci_dma_bufs_init(struct vfio_pci_core_device *vdev)
 		return -ENOMEM;
 	kref_init(&bufs->kref);
 	bufs->pdev = pci_dev_get(vdev->pdev);
+	mutex_init(&bufs->requests);
 	mutex_init(&bufs->lock);
 	INIT_LIST_HEAD(&bufs->list);
+	INIT_LIST_HEAD(&bufs->draining);
+	bufs->reasons = VFIO_PCI_REVOKED_CLOSED;
 	init_waitqueue_head(&bufs->unmapped);
 	vdev->dma_bufs = bufs;
 	return 0;
 }
+EXPORT_SYMBOL_GPL(vfio_pci_core_init_dma_bufs);
 
 static void vfio_pci_dma_bufs_free(struct kref *kref)
 {
@@ -179,16 +211,45 @@ static void vfio_pci_dma_bufs_free(struct kref *kref)
 		container_of(kref, struct vfio_pci_dma_bufs, kref);
 
 	mutex_destroy(&bufs->lock);
+	mutex_destroy(&bufs->requests);
 	pci_dev_put(bufs->pdev);
 	kfree(bufs);
 }
 
 void vfio_pci_dma_bufs_put(struct vfio_pci_dma_bufs *bufs)
 {
-	kref_put(&bufs->kref, vfio_pci_dma_bufs_free);
+	if (bufs)
+		kref_put(&bufs->kref, vfio_pci_dma_bufs_free);
 }
 
 /* Revocation */
+
+static void vfio_pci_dma_buf_drained(struct vfio_pci_dma_buf *buf)
+{
+	lockdep_assert_held(&buf->bufs->lock);
+
+	dma_fence_put(buf->fence);
+	buf->fence = NULL;
+	list_del_init(&buf->drain);
+}
+
+/* Keeps in mind what the importers' devices are still doing. */
+static void vfio_pci_dma_buf_drain(struct vfio_pci_dma_buf *buf)
+{
+	struct dma_resv *resv = buf->dmabuf->resv;
+
+	lockdep_assert_held(&buf->bufs->lock);
+
+	vfio_pci_dma_buf_drained(buf);
+	if (dma_resv_get_singleton(resv, DMA_RESV_USAGE_BOOKKEEP, &buf->fence)) {
+		/* Out of memory: wait here, for one time-out at most. */
+		buf->fence = NULL;
+		dma_resv_wait_timeout(resv, DMA_RESV_USAGE_BOOKKEEP, false,
+				      msecs_to_jiffies(revoke_timeout_ms));
+	}
+	if (buf->fence)
+		list_add_tail(&buf->drain, &buf->bufs->draining);
+}
 
 /*
  * The change is made, the CPU's mappings are zapped and the importers told under one
@@ -210,29 +271,43 @@ void vfio_pci_dma_bufs_put(struct vfio_pci_dma_bufs *bufs)
 static void vfio_pci_dma_buf_change(struct vfio_pci_dma_buf *buf,
 				    unsigned int clear, unsigned int set)
 {
-	unsigned int was;
+	bool was_live, was_mapped;
 
 	lockdep_assert_held(&buf->bufs->lock);
 
 	dma_resv_lock(buf->dmabuf->resv, NULL);
-	was = buf->reasons;
-	buf->reasons = (was & ~clear) | set;
-	if (!was && buf->reasons)
+	was_live = !buf->reasons;
+	was_mapped = !list_empty(&buf->maps);
+	buf->reasons = (buf->reasons & ~clear) | set;
+	if (was_live && buf->reasons) {
 		unmap_mapping_range(buf->inode->i_mapping, 0, 0, true);
-	if (!was != !buf->reasons)
 		dma_buf_move_notify(buf->dmabuf);
+		if (was_mapped)
+			vfio_pci_dma_buf_drain(buf);
+	} else if (!was_live && !buf->reasons) {
+		vfio_pci_dma_buf_drained(buf);
+		dma_buf_move_notify(buf->dmabuf);
+	}
 	dma_resv_unlock(buf->dmabuf->resv);
+}
+
+static void vfio_pci_dma_bufs_change_locked(struct vfio_pci_dma_bufs *bufs,
+					    unsigned int clear, unsigned int set)
+{
+	struct vfio_pci_dma_buf *buf;
+
+	lockdep_assert_held(&bufs->lock);
+
+	bufs->reasons = (bufs->reasons & ~clear) | set;
+	list_for_each_entry(buf, &bufs->list, node)
+		vfio_pci_dma_buf_change(buf, clear, set);
 }
 
 static void vfio_pci_dma_bufs_change(struct vfio_pci_dma_bufs *bufs,
 				     unsigned int clear, unsigned int set)
 {
-	struct vfio_pci_dma_buf *buf;
-
 	mutex_lock(&bufs->lock);
-	bufs->reasons = (bufs->reasons & ~clear) | (set & ~VFIO_PCI_REVOKED_OFF);
-	list_for_each_entry(buf, &bufs->list, node)
-		vfio_pci_dma_buf_change(buf, clear, set);
+	vfio_pci_dma_bufs_change_locked(bufs, clear, set);
 	mutex_unlock(&bufs->lock);
 }
 
@@ -246,41 +321,54 @@ static unsigned long jiffies_until(unsigned long deadline)
 	return time_before(jiffies, deadline) ? deadline - jiffies : 0;
 }
 
-static bool vfio_pci_dma_buf_wait_fences(struct vfio_pci_dma_buf *buf,
-					 unsigned long deadline)
+/* A fence that has not signaled yet, with a reference; NULL: there is none. */
+static struct dma_fence *vfio_pci_dma_bufs_fence(struct vfio_pci_dma_bufs *bufs)
 {
-	return dma_resv_wait_timeout(buf->dmabuf->resv, DMA_RESV_USAGE_BOOKKEEP,
-				     false, jiffies_until(deadline)) > 0;
+	struct vfio_pci_dma_buf *buf, *next;
+	struct dma_fence *fence = NULL;
+
+	mutex_lock(&bufs->lock);
+	list_for_each_entry_safe(buf, next, &bufs->draining, drain) {
+		if (!dma_fence_is_signaled(buf->fence)) {
+			fence = dma_fence_get(buf->fence);
+			break;
+		}
+		vfio_pci_dma_buf_drained(buf);
+	}
+	mutex_unlock(&bufs->lock);
+	return fence;
 }
 
+/*
+ * Not under the lock: a fence may be a while, and releases need it.  Who else waits at
+ * the same time finds the same fences, as they stay until they have signaled.
+ */
 static bool vfio_pci_dma_bufs_wait_fences(struct vfio_pci_dma_bufs *bufs,
 					  unsigned long deadline)
 {
-	struct vfio_pci_dma_buf *buf;
+	struct dma_fence *fence;
 	bool done = true;
 
-	mutex_lock(&bufs->lock);
-	list_for_each_entry(buf, &bufs->list, node) {
-		done = vfio_pci_dma_buf_wait_fences(buf, deadline);
-		if (!done)
-			break;
+	while (done && (fence = vfio_pci_dma_bufs_fence(bufs))) {
+		done = dma_fence_wait_timeout(fence, false, jiffies_until(deadline)) > 0;
+		dma_fence_put(fence);
 	}
-	mutex_unlock(&bufs->lock);
+	if (!done)
+		dev_warn_ratelimited(&bufs->pdev->dev,
+				     "a fence of a revoked dma-buf has not signaled in time\n");
 	return done;
 }
 
 /* Names those that have not let go; the caller has seen to it that @buf stays. */
 static void vfio_pci_dma_buf_blame(struct vfio_pci_dma_buf *buf)
 {
-	struct device *dev = &buf->bufs->pdev->dev;
 	struct vfio_pci_dma_map *map;
 
 	dma_resv_lock(buf->dmabuf->resv, NULL);
 	list_for_each_entry(map, &buf->maps, node)
-		dev_warn_ratelimited(dev, "importer %s has not let go of a revoked dma-buf in time\n",
+		dev_warn_ratelimited(&buf->bufs->pdev->dev,
+				     "importer %s has not let go of a revoked dma-buf in time\n",
 				     dev_name(map->dev));
-	if (!dma_resv_test_signaled(buf->dmabuf->resv, DMA_RESV_USAGE_BOOKKEEP))
-		dev_warn_ratelimited(dev, "a fence of a revoked dma-buf has not signaled in time\n");
 	dma_resv_unlock(buf->dmabuf->resv);
 }
 
@@ -296,9 +384,7 @@ static void vfio_pci_dma_bufs_blame(struct vfio_pci_dma_bufs *bufs)
 
 /*
  * Waits until importers have let go of all buffers, each of which has been revoked.
- *
- * The lock is dropped for the second wait: an importer may have to get past the
- * release of one buffer, which takes the lock, before it comes to unmap the next.
+ * They have from now on.
  */
 static int vfio_pci_dma_bufs_wait(struct vfio_pci_dma_bufs *bufs,
 				  unsigned long deadline)
@@ -314,15 +400,14 @@ static int vfio_pci_dma_bufs_wait(struct vfio_pci_dma_bufs *bufs,
 /*
  * Whether the device answers at its BARs.  D1 and D2 leave memory undecoded as D3
  * does; in the low power state that a user asks for, the device may be suspended
- * at any time.  One that is not open, as others in a set to be reset can be, has no
- * virtual config space.
+ * at any time.
  */
 static bool vfio_pci_memory_usable(struct vfio_pci_core_device *vdev)
 {
 	lockdep_assert_held(&vdev->memory_lock);
 
-	return vdev->vconfig && !vdev->pm_runtime_engaged &&
-	       vdev->pdev->current_state == PCI_D0 && __vfio_pci_memory_enabled(vdev);
+	return !vdev->pm_runtime_engaged && vdev->pdev->current_state == PCI_D0 &&
+	       __vfio_pci_memory_enabled(vdev);
 }
 
 /**
@@ -332,17 +417,26 @@ static bool vfio_pci_memory_usable(struct vfio_pci_core_device *vdev)
  *
  * Buffers that no reason is left for are live again, and their importers are told.
  *
- * Context: may sleep. memory_lock is held for writing, and the device open.
+ * Context: may sleep. memory_lock is held for writing.
  */
 void vfio_pci_dma_buf_restore(struct vfio_pci_core_device *vdev, unsigned int why)
 {
+	struct vfio_pci_dma_bufs *bufs = vdev->dma_bufs;
 	unsigned int off = 0;
 
 	lockdep_assert_held_write(&vdev->memory_lock);
 
-	if (!vfio_pci_memory_usable(vdev))
-		off = VFIO_PCI_REVOKED_OFF;
-	vfio_pci_dma_bufs_change(vdev->dma_bufs, why | VFIO_PCI_REVOKED_OFF, off);
+	if (!bufs)
+		return;
+	mutex_lock(&bufs->lock);
+	/* The virtual config space, which is looked at, is not freed before that. */
+	if (!(bufs->reasons & VFIO_PCI_REVOKED_CLOSED)) {
+		why |= VFIO_PCI_REVOKED_OFF;
+		if (!vfio_pci_memory_usable(vdev))
+			off = VFIO_PCI_REVOKED_OFF;
+	}
+	vfio_pci_dma_bufs_change_locked(bufs, why, off);
+	mutex_unlock(&bufs->lock);
 }
 
 /**
@@ -361,13 +455,14 @@ void vfio_pci_dma_buf_restore(struct vfio_pci_core_device *vdev, unsigned int wh
  */
 int vfio_pci_dma_buf_revoke(struct vfio_pci_core_device *vdev, unsigned int why)
 {
-	unsigned long deadline = vfio_pci_revoke_deadline();
 	int ret;
 
 	lockdep_assert_held_write(&vdev->memory_lock);
 
+	if (!vdev->dma_bufs)
+		return 0;
 	vfio_pci_dma_bufs_change(vdev->dma_bufs, 0, why);
-	ret = vfio_pci_dma_bufs_wait(vdev->dma_bufs, deadline);
+	ret = vfio_pci_dma_bufs_wait(vdev->dma_bufs, vfio_pci_revoke_deadline());
 	if (ret)
 		vfio_pci_dma_buf_restore(vdev, why);
 	return ret;
@@ -378,9 +473,9 @@ int vfio_pci_dma_buf_revoke(struct vfio_pci_core_device *vdev, unsigned int why)
  * @dev_set: the devices
  * @why: the reason
  *
- * As vfio_pci_dma_buf_revoke(), but the importers of all devices are told first, and
- * then waited for together. The reason stays set whatever is returned: the caller
- * calls vfio_pci_memory_give() for each device in any case.
+ * As vfio_pci_dma_buf_revoke(), but the importers of all devices are told first, so
+ * that they let go at the same time. The reason stays set whatever is returned: the
+ * caller calls vfio_pci_memory_give() for each device in any case.
  *
  * Context: may sleep, for revoke_timeout_ms at most. The lock of @dev_set is held, and
  * each device's memory_lock for writing.
@@ -388,37 +483,46 @@ int vfio_pci_dma_buf_revoke(struct vfio_pci_core_device *vdev, unsigned int why)
  */
 int vfio_pci_dma_buf_revoke_set(struct vfio_device_set *dev_set, unsigned int why)
 {
-	unsigned long deadline = vfio_pci_revoke_deadline();
 	struct vfio_pci_core_device *vdev;
-	int ret = 0;
+	unsigned long deadline;
 
 	lockdep_assert_held(&dev_set->lock);
 
 	list_for_each_entry(vdev, &dev_set->device_list, vdev.dev_set_list)
-		vfio_pci_dma_bufs_change(vdev->dma_bufs, 0, why);
+		if (vdev->dma_bufs)
+			vfio_pci_dma_bufs_change(vdev->dma_bufs, 0, why);
+	deadline = vfio_pci_revoke_deadline();
 	list_for_each_entry(vdev, &dev_set->device_list, vdev.dev_set_list)
-		if (vfio_pci_dma_bufs_wait(vdev->dma_bufs, deadline))
-			ret = -EBUSY;
-	return ret;
+		if (vdev->dma_bufs && vfio_pci_dma_bufs_wait(vdev->dma_bufs, deadline))
+			return -EBUSY;
+	return 0;
 }
 
 /**
  * vfio_pci_dma_buf_lost() - the device's memory goes away, whatever we say
  * @vdev: the device
- * @why: the reason: VFIO_PCI_REVOKED_OUTSIDE or VFIO_PCI_REVOKED_ERROR
+ * @why: the reason
  *
  * For hooks that cannot fail. Importers that do not let go in time are named in the
- * log.
+ * log. Those that have not let go of a device which is closed have been, and are not
+ * waited for again.
  *
  * Context: may sleep, for revoke_timeout_ms at most. Config space may be locked:
  * memory_lock must not be taken here, nor waited for.
  */
 void vfio_pci_dma_buf_lost(struct vfio_pci_core_device *vdev, unsigned int why)
 {
-	unsigned long deadline = vfio_pci_revoke_deadline();
+	struct vfio_pci_dma_bufs *bufs = vdev->dma_bufs;
+	bool was_closed;
 
-	vfio_pci_dma_bufs_change(vdev->dma_bufs, 0, why);
-	vfio_pci_dma_bufs_wait(vdev->dma_bufs, deadline);
+	if (!bufs)
+		return;
+	mutex_lock(&bufs->lock);
+	was_closed = bufs->reasons & VFIO_PCI_REVOKED_CLOSED;
+	vfio_pci_dma_bufs_change_locked(bufs, 0, why);
+	mutex_unlock(&bufs->lock);
+	if (!was_closed)
+		vfio_pci_dma_bufs_wait(bufs, vfio_pci_revoke_deadline());
 }
 
 /**
@@ -426,11 +530,19 @@ void vfio_pci_dma_buf_lost(struct vfio_pci_core_device *vdev, unsigned int why)
  * @vdev: the device
  * @why: the reason given there
  *
- * Context: may sleep. As memory_lock is not held, VFIO_PCI_REVOKED_OFF stays as it is.
+ * Where memory_lock can be had, this is vfio_pci_memory_give(). Where not, whoever has
+ * it looks at the device's state when giving it back.
+ *
+ * Context: may sleep, but does not wait for memory_lock.
  */
 void vfio_pci_dma_buf_found(struct vfio_pci_core_device *vdev, unsigned int why)
 {
-	vfio_pci_dma_bufs_change(vdev->dma_bufs, why, 0);
+	if (!vdev->dma_bufs)
+		return;
+	if (down_write_trylock(&vdev->memory_lock))
+		vfio_pci_memory_give(vdev, why);
+	else
+		vfio_pci_dma_bufs_change(vdev->dma_bufs, why, 0);
 }
 
 static void vfio_pci_dma_buf_unregister(struct vfio_pci_dma_buf *buf)
@@ -438,6 +550,30 @@ static void vfio_pci_dma_buf_unregister(struct vfio_pci_dma_buf *buf)
 	if (buf->registered)
 		vfio_device_put_registration(buf->registered);
 	buf->registered = NULL;
+}
+
+/**
+ * vfio_pci_dma_buf_open() - the device is open: buffers can be made
+ * @vdev: the device, which has been reset and has its virtual config space
+ *
+ * What it had to suffer while it was closed is over, but for a reset from outside that
+ * goes on.
+ *
+ * Context: may sleep.
+ */
+void vfio_pci_dma_buf_open(struct vfio_pci_core_device *vdev)
+{
+	struct vfio_pci_dma_bufs *bufs = vdev->dma_bufs;
+
+	if (!bufs)
+		return;
+	down_read(&vdev->memory_lock);
+	mutex_lock(&bufs->lock);
+	bufs->reasons &= VFIO_PCI_REVOKED_OUTSIDE;
+	if (!vfio_pci_memory_usable(vdev))
+		bufs->reasons |= VFIO_PCI_REVOKED_OFF;
+	mutex_unlock(&bufs->lock);
+	up_read(&vdev->memory_lock);
 }
 
 /**
@@ -457,6 +593,8 @@ void vfio_pci_dma_buf_close(struct vfio_pci_core_device *vdev)
 
 	lockdep_assert_held(&vdev->vdev.dev_set->lock);
 
+	if (!bufs)
+		return;
 	vfio_pci_dma_buf_lost(vdev, VFIO_PCI_REVOKED_CLOSED);
 
 	mutex_lock(&bufs->lock);
@@ -468,21 +606,28 @@ void vfio_pci_dma_buf_close(struct vfio_pci_core_device *vdev)
 		}
 		dma_resv_unlock(buf->dmabuf->resv);
 	}
-	/* The next user gets a device that has been reset, unless one goes on. */
-	bufs->reasons &= VFIO_PCI_REVOKED_OUTSIDE;
 	mutex_unlock(&bufs->lock);
 }
 
 /**
- * vfio_pci_dma_buf_busy() - is a buffer of an earlier user still mapped?
+ * vfio_pci_dma_buf_busy() - has an importer of an earlier user's not let go?
  * @vdev: the device, which is closed, or being closed or opened
  *
+ * Context: may sleep.
  * Return: true if importers, which the log of the close names, can still reach the
  * device's addresses. It must not decode memory then, nor be opened.
  */
 bool vfio_pci_dma_buf_busy(struct vfio_pci_core_device *vdev)
 {
-	return atomic_read(&vdev->dma_bufs->nr_maps);
+	struct dma_fence *fence;
+	bool busy;
+
+	if (!vdev->dma_bufs)
+		return false;
+	fence = vfio_pci_dma_bufs_fence(vdev->dma_bufs);
+	busy = fence || atomic_read(&vdev->dma_bufs->nr_maps);
+	dma_fence_put(fence);
+	return busy;
 }
 
 /**
@@ -490,7 +635,8 @@ bool vfio_pci_dma_buf_busy(struct vfio_pci_core_device *vdev)
  * @vdev: the device, which is being closed
  *
  * Both now, and when the state that pci_save_state() has saved is restored. Enabling
- * the device brings it back, which vfio_pci_dma_buf_busy() is asked before.
+ * the device brings it back, which vfio_pci_dma_buf_busy() is asked before. A virtual
+ * function's memory can't be switched off alone: it stays.
  *
  * Context: may sleep. The device is in D0.
  */
@@ -622,12 +768,15 @@ static u32 vfio_pci_dma_segment(struct device *dev, dma_addr_t addr, u64 len)
 	return min3(len - 1, max - 1, boundary - (addr & boundary)) + 1;
 }
 
-/* Goes through all entries, and fills those from @sg on unless it is NULL. */
-static u64 vfio_pci_dma_walk_segments(const struct vfio_pci_dma_map *map,
+/*
+ * Goes through the entries, and fills those from @sg on unless it is NULL.  A list of
+ * ranges may name a whole BAR again and again: stops one after the most there may be.
+ */
+static u32 vfio_pci_dma_walk_segments(const struct vfio_pci_dma_map *map,
 				      const struct vfio_pci_dma_buf *buf,
 				      struct scatterlist *sg)
 {
-	u64 nents = 0;
+	u32 nents = 0;
 
 	for (u32 i = 0; i < buf->nr_runs; i++) {
 		dma_addr_t addr = map->addr[i];
@@ -644,7 +793,8 @@ static u64 vfio_pci_dma_walk_segments(const struct vfio_pci_dma_map *map,
 			}
 			addr += len;
 			left -= len;
-			nents++;
+			if (++nents > VFIO_PCI_DMA_BUF_MAX_SEGMENTS)
+				return nents;
 		}
 	}
 	return nents;
@@ -657,11 +807,11 @@ static u64 vfio_pci_dma_walk_segments(const struct vfio_pci_dma_map *map,
 static int vfio_pci_dma_fill_sgt(struct vfio_pci_dma_map *map,
 				 const struct vfio_pci_dma_buf *buf)
 {
-	u64 nents = vfio_pci_dma_walk_segments(map, buf, NULL);
+	u32 nents = vfio_pci_dma_walk_segments(map, buf, NULL);
 	int ret;
 
-	if (nents > INT_MAX)
-		return -ENOMEM;
+	if (nents > VFIO_PCI_DMA_BUF_MAX_SEGMENTS)
+		return -E2BIG;
 	ret = sg_alloc_table(&map->sgt, nents, GFP_KERNEL_ACCOUNT);
 	if (ret)
 		return ret;
@@ -804,7 +954,9 @@ static vm_fault_t vfio_pci_dma_buf_huge_fault(struct vm_fault *vmf, unsigned int
 	if (!vfio_pci_dma_buf_frame(vmf, order, &pfn))
 		return VM_FAULT_FALLBACK;
 
-	dma_resv_lock(buf->dmabuf->resv, NULL);
+	/* An importer may have it for a while: let signals through, then fault again. */
+	if (dma_resv_lock_interruptible(buf->dmabuf->resv, NULL))
+		return VM_FAULT_NOPAGE;
 	if (!buf->reasons)
 		ret = vfio_pci_dma_buf_insert(vmf, order, pfn);
 	dma_resv_unlock(buf->dmabuf->resv);
@@ -832,6 +984,12 @@ static int vfio_pci_dma_buf_mmap(struct dma_buf *dmabuf, struct vm_area_struct *
 	/* Not VM_SHARED: a shared mapping of a read-only descriptor lacks that. */
 	if (!(vma->vm_flags & VM_MAYSHARE))
 		return -EINVAL;
+	/* mmap() has seen to it, dma_buf_mmap() knows another file. */
+	if (!(dmabuf->file->f_mode & FMODE_WRITE)) {
+		if (vma->vm_flags & VM_WRITE)
+			return -EACCES;
+		vm_flags_clear(vma, VM_MAYWRITE);
+	}
 
 	dma_resv_lock(dmabuf->resv, NULL);
 	revoked = buf->reasons;
@@ -869,6 +1027,7 @@ static void vfio_pci_dma_buf_release(struct dma_buf *dmabuf)
 
 	mutex_lock(&buf->bufs->lock);
 	vfio_pci_dma_buf_unregister(buf);
+	vfio_pci_dma_buf_drained(buf);
 	list_del(&buf->node);
 	mutex_unlock(&buf->bufs->lock);
 
@@ -939,6 +1098,7 @@ vfio_pci_dma_buf_alloc(struct vfio_pci_core_device *vdev, int bar,
 		return ERR_PTR(ret);
 	}
 	INIT_LIST_HEAD(&buf->node);
+	INIT_LIST_HEAD(&buf->drain);
 	INIT_LIST_HEAD(&buf->maps);
 	buf->bus_offset = pci_bus_address(vdev->pdev, bar) - res->start;
 	buf->bufs = vdev->dma_bufs;
@@ -947,21 +1107,15 @@ vfio_pci_dma_buf_alloc(struct vfio_pci_core_device *vdev, int bar,
 }
 
 /*
- * From here on the buffer is revoked with the device's others.  memory_lock keeps the
- * device's state from changing between looking at it and being on the list.  No one
- * else has the dma_buf yet, so dma_resv is not needed.
+ * From here on the buffer is revoked with the device's others.  No one else has the
+ * dma_buf yet, so dma_resv is not needed.
  */
-static void vfio_pci_dma_buf_publish(struct vfio_pci_core_device *vdev,
-				     struct vfio_pci_dma_buf *buf)
+static void vfio_pci_dma_buf_publish(struct vfio_pci_dma_buf *buf)
 {
-	down_read(&vdev->memory_lock);
 	mutex_lock(&buf->bufs->lock);
 	buf->reasons = buf->bufs->reasons;
-	if (!vfio_pci_memory_usable(vdev))
-		buf->reasons |= VFIO_PCI_REVOKED_OFF;
 	list_add_tail(&buf->node, &buf->bufs->list);
 	mutex_unlock(&buf->bufs->lock);
-	up_read(&vdev->memory_lock);
 }
 
 /* Takes @buf over, whatever comes of it. */
@@ -989,7 +1143,7 @@ static struct dma_buf *vfio_pci_dma_buf_export(struct vfio_pci_core_device *vdev
 	buf->dmabuf = dmabuf;
 	buf->inode = file_inode(dmabuf->file);
 	ihold(buf->inode);
-	vfio_pci_dma_buf_publish(vdev, buf);
+	vfio_pci_dma_buf_publish(buf);
 	return dmabuf;
 
 err_unregister:
@@ -1003,6 +1157,8 @@ err_free:
 static int vfio_pci_dma_buf_check(struct vfio_pci_core_device *vdev,
 				  const struct vfio_device_feature_dma_buf *req)
 {
+	int ret;
+
 	if (req->region_index >= VFIO_PCI_ROM_REGION_INDEX)
 		return -ENODEV;
 	if (req->flags || !req->nr_ranges)
@@ -1014,7 +1170,12 @@ static int vfio_pci_dma_buf_check(struct vfio_pci_core_device *vdev,
 		return -E2BIG;
 	if (!vdev->bar_mmap_supported[req->region_index])
 		return -EINVAL;
-	return vfio_pci_core_setup_barmap(vdev, req->region_index);
+
+	/* Of two who claim the BAR at once, the second would find it claimed. */
+	mutex_lock(&vdev->dma_bufs->requests);
+	ret = vfio_pci_core_setup_barmap(vdev, req->region_index);
+	mutex_unlock(&vdev->dma_bufs->requests);
+	return ret;
 }
 
 /* VFIO_DEVICE_FEATURE_DMA_BUF, described in include/uapi/linux/vfio.h */
@@ -1029,7 +1190,7 @@ int vfio_pci_feature_dma_buf(struct vfio_pci_core_device *vdev, u32 flags,
 	u64 size = 0;
 	int ret;
 
-	if (!vdev->exports_dma_bufs)
+	if (!vdev->dma_bufs)
 		return -ENOTTY;
 	ret = vfio_check_feature(flags, argsz, VFIO_DEVICE_FEATURE_GET, sizeof(req));
 	if (ret != 1)
@@ -1057,27 +1218,51 @@ int vfio_pci_feature_dma_buf(struct vfio_pci_core_device *vdev, u32 flags,
 	return ret;
 }
 
+static int vfio_pci_dma_buf_change_for_good(struct vfio_pci_dma_buf *buf)
+{
+	int ret = -EBADFD;
+
+	mutex_lock(&buf->bufs->lock);
+	if (!(buf->reasons & VFIO_PCI_REVOKED_FOR_GOOD)) {
+		vfio_pci_dma_buf_change(buf, 0, VFIO_PCI_REVOKED_BY_USER);
+		ret = 0;
+	}
+	mutex_unlock(&buf->bufs->lock);
+	return ret;
+}
+
 /*
- * Revokes one buffer for good, and waits until its importers have let go.  The caller
- * has a reference on the dma_buf, so the lock need not be held while waiting.
+ * Only @buf's, which the caller has a reference on: it is not drained, and not made live
+ * again, by others while users' requests wait for each other.
  */
-static int vfio_pci_dma_buf_revoke_one(struct vfio_pci_dma_buf *buf)
+static bool vfio_pci_dma_buf_wait(struct vfio_pci_dma_buf *buf)
 {
 	unsigned long deadline = vfio_pci_revoke_deadline();
+	struct dma_fence *fence;
+	bool done = true;
+
+	mutex_lock(&buf->bufs->lock);
+	fence = dma_fence_get(buf->fence);
+	mutex_unlock(&buf->bufs->lock);
+	if (fence)
+		done = dma_fence_wait_timeout(fence, false, jiffies_until(deadline)) > 0;
+	dma_fence_put(fence);
+	return done && wait_event_timeout(buf->bufs->unmapped,
+					  list_empty_careful(&buf->maps),
+					  jiffies_until(deadline));
+}
+
+/* Revokes one buffer for good, or not at all. */
+static int vfio_pci_dma_buf_revoke_one(struct vfio_pci_dma_buf *buf)
+{
 	struct vfio_pci_dma_bufs *bufs = buf->bufs;
+	int ret;
 
-	mutex_lock(&bufs->lock);
-	if (buf->reasons & VFIO_PCI_REVOKED_FOR_GOOD) {
-		mutex_unlock(&bufs->lock);
-		return -EBADFD;
-	}
-	vfio_pci_dma_buf_change(buf, 0, VFIO_PCI_REVOKED_BY_USER);
-	mutex_unlock(&bufs->lock);
+	lockdep_assert_held(&bufs->requests);
 
-	if (vfio_pci_dma_buf_wait_fences(buf, deadline) &&
-	    wait_event_timeout(bufs->unmapped, list_empty_careful(&buf->maps),
-			       jiffies_until(deadline)))
-		return 0;
+	ret = vfio_pci_dma_buf_change_for_good(buf);
+	if (ret || vfio_pci_dma_buf_wait(buf))
+		return ret;
 
 	vfio_pci_dma_buf_blame(buf);
 	mutex_lock(&bufs->lock);
@@ -1096,7 +1281,7 @@ int vfio_pci_feature_revoke(struct vfio_pci_core_device *vdev, u32 flags,
 	struct dma_buf *dmabuf;
 	int ret;
 
-	if (!vdev->exports_dma_bufs)
+	if (!vdev->dma_bufs)
 		return -ENOTTY;
 	ret = vfio_check_feature(flags, argsz, VFIO_DEVICE_FEATURE_SET, sizeof(req));
 	if (ret != 1)
@@ -1108,10 +1293,12 @@ int vfio_pci_feature_revoke(struct vfio_pci_core_device *vdev, u32 flags,
 	if (IS_ERR(dmabuf))
 		return PTR_ERR(dmabuf);
 	buf = dmabuf->priv;
+	mutex_lock(&vdev->dma_bufs->requests);
 	if (dmabuf->ops != &vfio_pci_dma_buf_ops || buf->bufs != vdev->dma_bufs)
 		ret = -ENODEV;
 	else
 		ret = vfio_pci_dma_buf_revoke_one(buf);
+	mutex_unlock(&vdev->dma_bufs->requests);
 	dma_buf_put(dmabuf);
 	return ret;
 }
