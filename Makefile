@@ -3,7 +3,7 @@
 # The front door.  Everything is made under build/ and out/.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check bench kernel shell lint tree refresh clean
+.PHONY: help demo check bench kernel shell lint tree refresh series clean
 
 help:
 	@echo "make demo     a guest's framebuffer through a udmabuf: out/framebuffer.png"
@@ -15,6 +15,7 @@ help:
 	@echo "make tree     the composed source tree: build/linux"
 	@echo "make refresh  edits made in build/linux, back into files and patches"
 	@echo "              (P=patch F=files where it cannot know: see README.md)"
+	@echo "make series   mail-ready patches: out/series (V=2 for a second version)"
 	@echo "make clean    remove build/ and out/"
 	@echo
 	@echo "BASE=<tarball or tree of Linux 6.12.y> instead of Debian's package;"
@@ -50,6 +51,10 @@ lint: tree
 
 refresh:
 	@scripts/refresh $(P) $(F)
+
+V ?= 1
+series: tree
+	@scripts/mail --version $(V)
 
 clean:
 	rm -rf build out

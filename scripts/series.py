@@ -2,7 +2,8 @@
 """patches/series: which patches there are, and what each brings along.
 
 A line is the name of a patch, then the files of ours that belong to it.  A line
-that begins with white space goes on with the line before it.
+that begins with white space goes on with the line before it.  MAINTAINERS is a file
+of ours too, whose entries go into the kernel's file of this name.
 """
 
 import os
@@ -11,6 +12,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import maintainers
 from lab import BASE, ROOT, Failure
 
 PATCHES = ROOT / "patches"
@@ -39,6 +41,13 @@ class Patch:
         return re.split(r"^(?:diff --git|---) ", self.text, maxsplit=1,
                         flags=re.M)[0]
 
+    @property
+    def log(self):
+        """Subject and description as git wants them."""
+        subject, _, body = self.message.partition("\n\n")
+        body = re.split(r"^---$", body, maxsplit=1, flags=re.M)[0]
+        return f"{subject.removeprefix('Subject: ').strip()}\n\n{body.strip()}\n"
+
 
 def read():
     """The patches, in order; every file of ours belongs to exactly one."""
@@ -49,7 +58,7 @@ def read():
 
     named = [name for patch in patches for name in patch.files]
     have = {str(path.relative_to(ROOT)) for top in OURS
-            for path in (ROOT / top).rglob("*") if path.is_file()}
+            for path in (ROOT / top).rglob("*") if path.is_file()} | {"MAINTAINERS"}
     for name in named:
         if name not in have:
             raise Failure(f"patches/series names {name}, which is not there")
@@ -60,9 +69,19 @@ def read():
     return patches
 
 
+def enter_maintainers(stage):
+    """Our entries, into the kernel's MAINTAINERS under stage."""
+    target = stage / "MAINTAINERS"
+    kernel = (target if target.exists() else BASE / "MAINTAINERS").read_text()
+    target.write_text(maintainers.merge(kernel, (ROOT / "MAINTAINERS").read_text()))
+
+
 def lay(patch, stage):
     """Adds what a patch and its files do to the files under stage."""
     for name in patch.files:
+        if name == "MAINTAINERS":
+            enter_maintainers(stage)
+            continue
         target = stage / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / name, target)
