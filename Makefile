@@ -3,7 +3,8 @@
 # The front door.  Everything is made under build/ and out/.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check bench kernel shell lint tree refresh series clean
+.PHONY: help demo check bench kernel shell lint tree refresh series bisect-check \
+	clean
 
 help:
 	@echo "make demo     a guest's framebuffer through a udmabuf: out/framebuffer.png"
@@ -16,6 +17,8 @@ help:
 	@echo "make refresh  edits made in build/linux, back into files and patches"
 	@echo "              (P=patch F=files where it cannot know: see README.md)"
 	@echo "make series   mail-ready patches: out/series (V=2 for a second version)"
+	@echo "make bisect-check  each patch: builds, options, its tests; hours, resumable"
+	@echo "              (W='PATCH...' for some, ONLY=stage,stage: see scripts/bisect)"
 	@echo "make clean    remove build/ and out/"
 	@echo
 	@echo "BASE=<tarball or tree of Linux 6.12.y> instead of Debian's package;"
@@ -55,6 +58,9 @@ refresh:
 V ?= 1
 series: tree
 	@scripts/mail --version $(V)
+
+bisect-check: tree
+	@scripts/bisect $(if $(ONLY),--only $(ONLY)) $(W)
 
 clean:
 	rm -rf build out

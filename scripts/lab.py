@@ -10,7 +10,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build"
 BASE = BUILD / "base"       # the base as it came
-LINUX = BUILD / "linux"     # the base with our files and patches: the tree
+# The base with our files and patches: the tree.  TREE names another one, see bisect.
+TREE = os.environ.get("TREE")
+LINUX = Path(TREE) if TREE else BUILD / "linux"
 LOGS = BUILD / "logs"
 OUT = ROOT / "out"
 

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: GPL-2.0
+"""How kernels are configured and made here, for build, bisect, cross and deb."""
+
+import os
+import re
+import shutil
+import subprocess
+
+from lab import ROOT, run
+
+CONFIGS = ROOT / "scripts" / "configs"
+TINY = ("kernel/configs/tiny-base.config", "kernel/configs/tiny.config",
+        "arch/x86/configs/tiny.config")
+
+# Paths relative to the source, and no time, user or host in the image: so what was
+# compiled for one clone, or for the base, serves the others.
+ENVIRONMENT = {
+    "KBUILD_BUILD_TIMESTAMP": "Thu Jan  1 00:00:00 UTC 1970",
+    "KBUILD_BUILD_USER": "zerocopy",
+    "KBUILD_BUILD_HOST": "lab",
+    "CCACHE_NOHASHDIR": "1",
+}
+
+
+def fragment(name):
+    return CONFIGS / f"{name}.config"
+
+
+def asked(fragments):
+    """What the fragments want each option to be; the last one to name it decides."""
+    wants = {}
+    for path in fragments:
+        for line in path.read_text().splitlines():
+            if match := re.match(r"(CONFIG_\w+)=(.*)", line):
+                wants[match[1]] = match[2]
+            elif match := re.match(r"# (CONFIG_\w+) is not set", line):
+                wants[match[1]] = None
+    return wants
+
+
+def lost(config, fragments):
+    """The options that were asked for and have not survived Kconfig."""
+    have = asked([config])
+    return [f"{name}={want or 'n'}, is {have.get(name) or 'n'}"
+            for name, want in asked(fragments).items() if have.get(name) != want]
+
+
+def merge(source, out, fragments, log, what, **variables):
+    """Makes out/.config of fragments; what they do not name is off."""
+    out.mkdir(parents=True, exist_ok=True)
+    wants = asked([source / path for path in fragments])
+    (out / "fragments.config").write_text("".join(
+        f"# {name} is not set\n" if value is None else f"{name}={value}\n"
+        for name, value in wants.items()))
+    run(["make", "-C", source, f"O={out.name}", "allnoconfig",
+         f"KCONFIG_ALLCONFIG={out / 'fragments.config'}",
+         *(f"{name}={value}" for name, value in variables.items())], log, what)
+
+
+def make(source, out, *goals, cross=""):
+    """The command that makes goals of source in out, a directory inside it."""
+    cache = "ccache " if shutil.which("ccache") else ""
+    return ["make", "-C", source, f"O={out.name}", f"CC={cache}{cross}gcc",
+            f"-j{os.cpu_count()}", *goals]
+
+
+def objects(names, tree):
+    """The objects that are made of the kernel's C files among names."""
+    sources = [name for name in names if name.endswith(".c") and (tree / name).exists()
+               and not name.startswith(("Documentation/", "samples/", "tools/"))]
+    # Tests of static functions are included by what they test.
+    included = {os.path.normpath(os.path.join(os.path.dirname(name), other))
+                for name in sources for other in
+                re.findall(r'^#include "(.*\.c)"', (tree / name).read_text(), re.M)}
+    return sorted(re.sub(r"\.c$", ".o", name) for name in set(sources) - included)
+
+
+def compile_only(command, targets, log, what):
+    """Makes those of the targets that are part of the configured kernel.
+
+    Kbuild knows which; returns those that it had no rule for.
+    """
+    if not targets:
+        return []
+    with open(log, "w") as out:
+        result = subprocess.run([*map(str, command), "-k", *targets], stdout=out,
+                                stdin=subprocess.DEVNULL, stderr=subprocess.STDOUT,
+                                check=False)
+    if not result.returncode:
+        return []
+    unknown = set(re.findall(r"No rule to make target '([^']+\.o)'", log.read_text()))
+    known = [name for name in targets if name not in unknown]
+    if known:
+        run([*command, *known], log, what)
+    return sorted(unknown)
