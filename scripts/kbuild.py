@@ -75,11 +75,31 @@ def objects(names, tree):
     return sorted(re.sub(r"\.c$", ".o", name) for name in set(sources) - included)
 
 
-def compile_only(command, targets, log, what):
-    """Makes those of the targets that are part of the configured kernel.
+def configured(name, source, out):
+    """Whether an object is part of the kernel that out/.config describes.
 
-    Kbuild knows which; returns those that it had no rule for.
+    Asked for by name, kbuild would compile it all the same, with the headers of a
+    kernel that has no use for it.
     """
+    have = asked([out / ".config"])
+    path = source / name
+    while path.parent != source:
+        leaf = path.name if path.suffix else f"{path.name}/"
+        path = path.parent
+        makefile = next((path / file for file in ("Kbuild", "Makefile")
+                         if (path / file).exists()), None)
+        if not makefile:
+            continue        # a directory whose parent's makefile names its objects
+        text = makefile.read_text().replace("\\\n", " ")
+        options = re.findall(rf"^[\w-]+-\$\((CONFIG_\w+)\)\s*[:+]?=(?:.*[\s/])?"
+                             rf"{re.escape(leaf)}(?:\s|$)", text, re.M)
+        if options and not any(have.get(option) for option in options):
+            return False
+    return True
+
+
+def compile_only(command, targets, log, what):
+    """Makes those of the targets that kbuild knows how to make; returns the others."""
     if not targets:
         return []
     with open(log, "w") as out:
