@@ -4,7 +4,7 @@
 
 .DEFAULT_GOAL := help
 .PHONY: help demo check bench kernel shell lint tree refresh series bisect-check \
-	clean
+	cross deb clean
 
 help:
 	@echo "make demo     a guest's framebuffer through a udmabuf: out/framebuffer.png"
@@ -19,6 +19,8 @@ help:
 	@echo "make series   mail-ready patches: out/series (V=2 for a second version)"
 	@echo "make bisect-check  each patch: builds, options, its tests; hours, resumable"
 	@echo "              (W='PATCH...' for some, ONLY=stage,stage: see scripts/bisect)"
+	@echo "make cross    our objects compiled for arm64 and 32-bit x86"
+	@echo "make deb      packages for Debian: out/deb (CONFIG=small to try, or a file)"
 	@echo "make clean    remove build/ and out/"
 	@echo
 	@echo "BASE=<tarball or tree of Linux 6.12.y> instead of Debian's package;"
@@ -61,6 +63,14 @@ series: tree
 
 bisect-check: tree
 	@scripts/bisect $(if $(ONLY),--only $(ONLY)) $(W)
+
+cross: tree
+	@scripts/deps cross
+	@scripts/cross
+
+deb: tree
+	@scripts/deps deb
+	@scripts/deb $(CONFIG)
 
 clean:
 	rm -rf build out
