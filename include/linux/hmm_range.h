@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Mirror a range of a process's pages in a device: register the range, wait until
+ * it is valid, read or fault its pages, commit.
+ *
+ * Documentation/mm/hmm-range.rst has the whole life of a range, as an example.
+ */
+#ifndef _LINUX_HMM_RANGE_H
+#define _LINUX_HMM_RANGE_H
+
+#include <linux/completion.h>
+#include <linux/hmm.h>
+#include <linux/mmu_notifier.h>
+#include <linux/refcount.h>
+
+struct hmm_range_tracker;
+
+/**
+ * struct hmm_range_ops - what a driver does when a range is hit
+ * @invalidate: The device must not use what is mapped in @range->start (inclusive)
+ *	to @range->end (exclusive) when this returns. The two may lie outside of the
+ *	tracker. The driver takes the lock that it commits under, takes its entries
+ *	down, and returns true. Where @may_block is false (the OOM reaper), it must
+ *	not sleep: if it would have to, it returns false and has changed nothing.
+ *	Where @may_block is true it returns true.
+ *
+ *	Called with locks of mm held (mmap_lock, or those of a reverse mapping), so
+ *	nothing that allocates memory or takes mmap_lock can be done here, nor under
+ *	a lock that is taken here. Calls for one tracker may run at the same time.
+ *	The last one is hmm_range_unregister()'s, for the whole of the tracker.
+ */
+struct hmm_range_ops {
+	bool (*invalidate)(struct hmm_range_tracker *tracker,
+			   const struct mmu_notifier_range *range,
+			   bool may_block);
+};
+
+/**
+ * struct hmm_range_tracker - a range of an mm that a driver is told about
+ *
+ * The driver embeds it, and has it registered for as long as the device has
+ * entries for pages of the range. The members are for mm/hmm_range.c, but for
+ * one: to work on the range, or on a part of it, a driver sets the notifier of a
+ * struct hmm_range to @notifier. Any number of tasks may do so at a time, each
+ * with a struct hmm_range of its own.
+ *
+ * @notifier: the subscription; its interval tree node has the bounds, @notifier.mm
+ *	the mm, of which it keeps the struct, not the address space, alive
+ * @ops: the driver's
+ * @users: the registration, and each call that works on the tracker
+ * @closing: hmm_range_unregister() has begun
+ * @idle: @users is 0
+ */
+struct hmm_range_tracker {
+	struct mmu_interval_notifier notifier;
+	const struct hmm_range_ops *ops;
+	refcount_t users;
+	bool closing;
+	struct completion idle;
+};
+
+int hmm_range_register(struct hmm_range_tracker *tracker, struct mm_struct *mm,
+		       unsigned long start, unsigned long end,
+		       const struct hmm_range_ops *ops);
+void hmm_range_unregister(struct hmm_range_tracker *tracker);
+int hmm_range_wait_until_valid(struct hmm_range *range, unsigned int timeout_ms);
+int hmm_range_snapshot(struct hmm_range *range,
+		       int (*commit)(struct hmm_range *range),
+		       unsigned int timeout_ms);
+int hmm_range_populate(struct hmm_range *range,
+		       int (*commit)(struct hmm_range *range),
+		       unsigned int timeout_ms);
+
+/**
+ * hmm_range_valid - has the range stayed as it was read?
+ * @range: as filled by hmm_range_wait_until_valid(), hmm_range_snapshot() or
+ *	hmm_range_populate()
+ *
+ * Context: under the lock that the tracker's invalidate callback takes. What it
+ * says is true for as long as that is held: the CPU's page tables may change only
+ * after the callback had the lock. Without it, true means nothing, and false what
+ * it says. mmap_lock does not matter.
+ * Return: true if nothing has hit the tracker since the range was last found valid.
+ */
+static inline bool hmm_range_valid(const struct hmm_range *range)
+{
+	return !mmu_interval_check_retry(range->notifier, range->notifier_seq);
+}
+
+#endif /* _LINUX_HMM_RANGE_H */

@@ -1,0 +1,412 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Mirror a range of a process's pages: register, wait until valid, read, commit.
+ *
+ * A tracker is a subscription of mm/mmu_notifier.c with the loop around it that
+ * every driver would have to write. Of its range, as a struct hmm_range sees it,
+ * there are these states:
+ *
+ *   valid        nothing that overlaps the tracker is in flight, and nothing has hit
+ *                it since range->notifier_seq was read
+ *   hit          the tracker's seq is another one: what was read is to be dropped
+ *   gone         mm_users is 0: there is no address space left to read
+ *   closing      hmm_range_unregister() has begun
+ *
+ * hmm_range_begin() leads from any of them to valid, or fails; a callback leads to
+ * hit. The last two are for good.
+ *
+ * Locks: mmap_lock is taken here, for reading, and dropped before anything returns
+ * or sleeps for long; no function is called, calls back or returns with it held. The
+ * driver's lock is known to the driver alone: it takes it in its commit function
+ * and in its invalidate callback.
+ *
+ * Bounds: as in struct hmm_range, the end is exclusive.
+ */
+#include <linux/hmm_range.h>
+#include <linux/export.h>
+#include <linux/kernel.h>
+#include <linux/mm.h>
+#include <linux/sched/mm.h>
+#include <linux/sched/signal.h>
+#include <linux/sizes.h>
+
+/*
+ * So much is walked with mmap_lock held at a time: others get at the mm in between,
+ * and a task that is killed notices. A multiple of huge pages' size, so that none
+ * is walked in two parts.
+ */
+#define HMM_RANGE_PIECE		SZ_16M
+
+static struct hmm_range_tracker *to_tracker(struct mmu_interval_notifier *notifier)
+{
+	return container_of(notifier, struct hmm_range_tracker, notifier);
+}
+
+/*
+ * The seq is set without the driver's lock, so that no driver can forget to. A
+ * commit under way either sees it, or is there to be taken down:
+ *
+ *   hmm_range_invalidate():              commit():
+ *                                         driver's lock
+ *                                         hmm_range_valid(): true
+ *    seq = cur_seq
+ *    ops->invalidate():                   program the device
+ *                                         driver's unlock
+ *      driver's lock
+ *      take down what was programmed      [Required: nothing stays]
+ *      driver's unlock
+ *
+ * and if ops->invalidate() has the lock first, its unlock and commit()'s lock order
+ * the seq before hmm_range_valid(), which is false.
+ *
+ * A task that reads the new seq now, before the driver has heard of the range, does
+ * not take it for valid: the range is in flight until its end, after the driver's
+ * callback, and hmm_range_begin() sleeps until then.
+ */
+static bool hmm_range_invalidate(struct mmu_interval_notifier *notifier,
+				 const struct mmu_notifier_range *range,
+				 unsigned long cur_seq)
+{
+	struct hmm_range_tracker *tracker = to_tracker(notifier);
+	bool done;
+
+	mmu_interval_set_seq(notifier, cur_seq);
+	if (mmu_notifier_range_blockable(range))
+		return tracker->ops->invalidate(tracker, range, true);
+
+	non_block_start();
+	done = tracker->ops->invalidate(tracker, range, false);
+	non_block_end();
+	return done;
+}
+
+static const struct mmu_interval_notifier_ops hmm_range_notifier_ops = {
+	.invalidate = hmm_range_invalidate,
+};
+
+/**
+ * hmm_range_register - begin to be told about a range of an mm
+ * @tracker: the driver's, not registered; from now on not to be moved or freed until
+ *	hmm_range_unregister() has returned
+ * @mm: the mm. The caller makes sure that the struct stays (it is its own, or it has
+ *	used mmgrab() or mmget()); the tracker keeps it from then on.
+ * @start: first address, a multiple of PAGE_SIZE
+ * @end: first address that is not in the range any more, a multiple of PAGE_SIZE
+ * @ops: the driver's callback, which may be called before this returns
+ *
+ * The range need not be mapped. A registered range is not valid by that: the
+ * invalidations that were in flight are found by who waits for it.
+ *
+ * Context: process context, may sleep. mmap_lock is not held by the caller; it may
+ * be taken for writing, and is not held on return. No lock is held that @ops takes.
+ * Return:
+ * * 0 - registered: hmm_range_unregister() has to be called, even if the mm has
+ *   exited by then
+ * * -EINVAL - @start or @end is not a multiple of PAGE_SIZE, or the range is empty
+ * * -EFAULT - the address space of @mm is gone
+ * * -ENOMEM - no memory for the mm's first subscription
+ * * -EINTR - a signal came while the mm was made ready for its first subscription
+ */
+int hmm_range_register(struct hmm_range_tracker *tracker, struct mm_struct *mm,
+		       unsigned long start, unsigned long end,
+		       const struct hmm_range_ops *ops)
+{
+	int ret;
+
+	if (!PAGE_ALIGNED(start | end) || start >= end)
+		return -EINVAL;
+	/* A subscription can only be made while there is an address space. */
+	if (!mmget_not_zero(mm))
+		return -EFAULT;
+
+	tracker->ops = ops;
+	tracker->closing = false;
+	refcount_set(&tracker->users, 1);
+	init_completion(&tracker->idle);
+	ret = mmu_interval_notifier_insert(&tracker->notifier, mm, start,
+					   end - start, &hmm_range_notifier_ops);
+	mmput(mm);
+	return ret;
+}
+EXPORT_SYMBOL_GPL(hmm_range_register);
+
+/**
+ * hmm_range_unregister - be told no more
+ * @tracker: registered; to be unregistered once
+ *
+ * Other tasks may be in calls on the tracker. Those that wait return -ECANCELED when
+ * the invalidations that they wait for are over, and this returns after them.
+ * No call on it may begin once this has returned.
+ *
+ * As pages may go from then on without a word, the invalidate callback is called a
+ * last time, for the whole range and allowed to block, after the last commit.
+ *
+ * Context: process context, sleeps until the calls that are in progress have
+ * returned and the invalidations in flight are over. mmap_lock is not held by the
+ * caller, nor any lock that the invalidate callback or a commit function takes.
+ */
+void hmm_range_unregister(struct hmm_range_tracker *tracker)
+{
+	struct interval_tree_node *node = &tracker->notifier.interval_tree;
+	struct mmu_notifier_range range = {
+		.mm = tracker->notifier.mm,
+		.start = node->start,
+		.end = node->last + 1,
+		.flags = MMU_NOTIFIER_RANGE_BLOCKABLE,
+		.event = MMU_NOTIFY_UNMAP,
+	};
+
+	/* Those that are waited for take it. */
+	might_lock_read(&tracker->notifier.mm->mmap_lock);
+
+	/*
+	 * The callers go first, what they committed next, the subscription then:
+	 *
+	 *   hmm_range_unregister():              hmm_range_wait_until_valid():
+	 *                                         users: 2
+	 *                                         sleeps
+	 *    closing = true
+	 *    users: 1, waits for idle
+	 *                                         woken: closing, so -ECANCELED
+	 *                                         users: 0, idle
+	 *                                         [Required: tracker not looked at]
+	 *    ops->invalidate()
+	 *    mmu_interval_notifier_remove()
+	 */
+	WRITE_ONCE(tracker->closing, true);
+	if (!refcount_dec_and_test(&tracker->users))
+		wait_for_completion(&tracker->idle);
+	tracker->ops->invalidate(tracker, &range, true);
+	mmu_interval_notifier_remove(&tracker->notifier);
+}
+EXPORT_SYMBOL_GPL(hmm_range_unregister);
+
+/* Makes an unregister wait for us; to be undone with hmm_range_leave(). */
+static int hmm_range_enter(struct hmm_range_tracker *tracker)
+{
+	return refcount_inc_not_zero(&tracker->users) ? 0 : -ECANCELED;
+}
+
+static void hmm_range_leave(struct hmm_range_tracker *tracker)
+{
+	if (refcount_dec_and_test(&tracker->users))
+		complete(&tracker->idle);
+}
+
+static unsigned long jiffies_until(unsigned long deadline)
+{
+	unsigned long now = jiffies;
+
+	return time_before(now, deadline) ? deadline - now : 0;
+}
+
+/* Whether there is any use in going on. 0 users are for good. */
+static int hmm_range_usable(struct hmm_range_tracker *tracker)
+{
+	if (READ_ONCE(tracker->closing))
+		return -ECANCELED;
+	return atomic_read(&tracker->notifier.mm->mm_users) ? 0 : -EFAULT;
+}
+
+/*
+ * Waits until nothing is in flight, and reads the seq that says whether that is
+ * still so. A hit in between means another round: there is an end to them only
+ * by the deadline, but each lasts no longer than what was in flight at its start.
+ */
+static int hmm_range_begin(struct hmm_range *range, unsigned long deadline)
+{
+	struct hmm_range_tracker *tracker = to_tracker(range->notifier);
+	unsigned long left;
+	int ret;
+
+	for (;;) {
+		left = jiffies_until(deadline);
+		ret = hmm_range_usable(tracker) ?:
+		      mmu_interval_read_begin_timeout(range->notifier,
+						      &range->notifier_seq, left) ?:
+		      hmm_range_usable(tracker);
+		if (ret)
+			return ret;
+		if (hmm_range_valid(range))
+			return 0;
+		if (!left)
+			return -ETIMEDOUT;
+		cond_resched();
+	}
+}
+
+/* Whether a range can be worked on: what a caller of ours can get wrong. */
+static int hmm_range_check(const struct hmm_range *range)
+{
+	const struct interval_tree_node *node = &range->notifier->interval_tree;
+
+	if (range->notifier->ops != &hmm_range_notifier_ops)
+		return -EINVAL;
+	if (!PAGE_ALIGNED(range->start | range->end) ||
+	    range->start >= range->end ||
+	    range->start < node->start || range->end - 1 > node->last)
+		return -EINVAL;
+	/* The array holds results when a round starts again, not wishes. */
+	if (range->pfn_flags_mask)
+		return -EINVAL;
+	return 0;
+}
+
+/* Fills range->hmm_pfns. -EBUSY: hit meanwhile. */
+static int hmm_range_walk(const struct hmm_range *range, unsigned long default_flags)
+{
+	struct mm_struct *mm = range->notifier->mm;
+	struct hmm_range piece = *range;
+	int ret = 0;
+
+	/* Not over a sleep: an exit would have to wait for us. */
+	if (!mmget_not_zero(mm))
+		return -EFAULT;
+
+	piece.default_flags = default_flags;
+	while (!ret && piece.start < range->end) {
+		piece.end = min(range->end - 1,
+				piece.start | (HMM_RANGE_PIECE - 1)) + 1;
+		if (mmap_read_lock_killable(mm)) {
+			ret = -EINTR;
+			break;
+		}
+		ret = hmm_range_fault(&piece);
+		mmap_read_unlock(mm);
+		if (!ret && fatal_signal_pending(current))
+			ret = -EINTR;
+		piece.hmm_pfns += (piece.end - piece.start) >> PAGE_SHIFT;
+		piece.start = piece.end;
+	}
+	mmput(mm);
+	return ret;
+}
+
+/* Rounds of waiting, reading and committing, until one is not hit. */
+static int hmm_range_run(struct hmm_range *range, unsigned long default_flags,
+			 int (*commit)(struct hmm_range *range),
+			 unsigned int timeout_ms)
+{
+	struct hmm_range_tracker *tracker = to_tracker(range->notifier);
+	unsigned long deadline = jiffies + msecs_to_jiffies(timeout_ms);
+	int ret;
+
+	ret = hmm_range_check(range) ?: hmm_range_enter(tracker);
+	if (ret)
+		return ret;
+	do {
+		ret = hmm_range_begin(range, deadline);
+		if (!ret)
+			ret = hmm_range_walk(range, default_flags);
+		if (!ret && commit)
+			ret = commit(range);
+		cond_resched();
+	} while (ret == -EBUSY && jiffies_until(deadline));
+	hmm_range_leave(tracker);
+	return ret == -EBUSY ? -ETIMEDOUT : ret;
+}
+
+/**
+ * hmm_range_wait_until_valid - wait until nothing that hits the range is in flight
+ * @range: notifier is that of a registered tracker; on 0, notifier_seq is set, so that
+ *	hmm_range_valid() is true until the tracker is hit
+ * @timeout_ms: how long to wait at most, in milliseconds; 0: only look
+ *
+ * It waits for invalidations that overlap the tracker, and for no others. Where a
+ * tracker was registered while others of the mm were being invalidated, that is the
+ * exception: then it waits until all of these are over, once.
+ *
+ * This is for a driver that reads pages by means of its own. hmm_range_snapshot()
+ * and hmm_range_populate() do it by themselves.
+ *
+ * Context: process context, sleeps. mmap_lock is not held by the caller, not taken,
+ * and not held on return. No lock is held that an invalidate callback takes.
+ * Return:
+ * * 0 - the range was valid at a moment during the call
+ * * -ETIMEDOUT - it was not, in @timeout_ms
+ * * -EINTR - a fatal signal is pending
+ * * -EFAULT - the address space is gone
+ * * -ECANCELED - the tracker is being unregistered
+ * * -EINVAL - notifier is not that of a tracker
+ */
+int hmm_range_wait_until_valid(struct hmm_range *range, unsigned int timeout_ms)
+{
+	struct hmm_range_tracker *tracker = to_tracker(range->notifier);
+	int ret;
+
+	if (range->notifier->ops != &hmm_range_notifier_ops)
+		return -EINVAL;
+	ret = hmm_range_enter(tracker);
+	if (ret)
+		return ret;
+	ret = hmm_range_begin(range, jiffies + msecs_to_jiffies(timeout_ms));
+	hmm_range_leave(tracker);
+	return ret;
+}
+EXPORT_SYMBOL_GPL(hmm_range_wait_until_valid);
+
+/**
+ * hmm_range_snapshot - read what is mapped in a range, and commit it
+ * @range: as for hmm_range_populate(); default_flags does not matter
+ * @commit: as for hmm_range_populate()
+ * @timeout_ms: as for hmm_range_populate()
+ *
+ * As hmm_range_populate(), but without page faults: the entries of hmm_pfns say what
+ * is there. One that is not mapped is 0, one that a fault could not map, such as a
+ * hole, one that may not be read, or a device's memory, is HMM_PFN_ERROR.
+ *
+ * Context: as hmm_range_populate().
+ * Return: as hmm_range_populate(), but not what a fault may end with: -EFAULT means
+ * that the address space is gone, and there is no -EPERM.
+ */
+int hmm_range_snapshot(struct hmm_range *range,
+		       int (*commit)(struct hmm_range *range),
+		       unsigned int timeout_ms)
+{
+	return hmm_range_run(range, 0, commit, timeout_ms);
+}
+EXPORT_SYMBOL_GPL(hmm_range_snapshot);
+
+/**
+ * hmm_range_populate - fault a range in, and commit it
+ * @range: notifier is that of a registered tracker; start and end are multiples of
+ *	PAGE_SIZE, inside of it; default_flags is HMM_PFN_REQ_FAULT, with
+ *	HMM_PFN_REQ_WRITE if the pages are to be written to; pfn_flags_mask is 0;
+ *	hmm_pfns has an entry for each page and dev_private_owner is as for
+ *	hmm_range_fault(). hmm_pfns and notifier_seq are written.
+ * @commit: called with the range filled, and no lock held: takes the lock that the
+ *	tracker's invalidate callback takes; if hmm_range_valid(@range), programs the
+ *	device and returns 0 or an error that ends the call; else returns -EBUSY,
+ *	which starts again. NULL: the caller does as much after the return.
+ * @timeout_ms: after so many milliseconds it does not wait, or start again, any
+ *	more. There is always one round. The time that page faults take is
+ *	not bounded by it.
+ *
+ * The pages are not pinned: an entry of hmm_pfns means something only under the
+ * lock, with the range valid.
+ *
+ * Context: process context, sleeps. mmap_lock is not held by the caller; it is taken
+ * for reading and dropped, once or more, and not held in @commit nor on return. No lock
+ * is held that an invalidate callback takes. The mm need not be current's. This may
+ * turn out to be the last user of the address space, and then runs its exit.
+ * Return:
+ * * 0 - committed; with a NULL @commit: filled, see hmm_range_valid()
+ * * -ETIMEDOUT - hit, or being invalidated, again and again for @timeout_ms
+ * * -EINTR - a fatal signal is pending
+ * * -EFAULT - the address space is gone, or a page could not be faulted in: there is
+ *   none (a hole, PROT_NONE, device memory, past a file's end) or no memory for it
+ * * -EPERM - HMM_PFN_REQ_WRITE and a mapping that must not be written to
+ * * -ECANCELED - the tracker is being unregistered
+ * * -EINVAL - @range is not as above
+ * * another - as returned by @commit
+ */
+int hmm_range_populate(struct hmm_range *range,
+		       int (*commit)(struct hmm_range *range),
+		       unsigned int timeout_ms)
+{
+	if (range->default_flags != HMM_PFN_REQ_FAULT &&
+	    range->default_flags != (HMM_PFN_REQ_FAULT | HMM_PFN_REQ_WRITE))
+		return -EINVAL;
+	return hmm_range_run(range, range->default_flags, commit, timeout_ms);
+}
+EXPORT_SYMBOL_GPL(hmm_range_populate);
