@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Threads that invalidate and threads that populate, all on the same memory
+ *
+ * At the end of every commit, with the device's lock still held, the module compares
+ * what it mirrors with the CPU's page tables. No page may differ, ever.
+ *
+ * usage: hmm_range_stress [seconds]; 20 if it does not say. Needs root and the module
+ * test_hmm_range.
+ */
+#include "hmm_range_util.h"
+
+#include <pthread.h>
+#include <sys/wait.h>
+#include <time.h>
+
+#include "../kselftest.h"
+
+#define PAGES		1024
+#define MIRRORS		3
+#define SECONDS		20
+
+static char *mem;
+static int mirrors[MIRRORS];
+static time_t until;
+
+/* Calls that did what they should, and those that ended in a way that they may not. */
+static unsigned long populated, refused, changed, wrong;
+
+static time_t now(void)
+{
+	struct timespec time;
+
+	clock_gettime(CLOCK_MONOTONIC, &time);
+	return time.tv_sec;
+}
+
+static void add(unsigned long *counter)
+{
+	__atomic_add_fetch(counter, 1, __ATOMIC_RELAXED);
+}
+
+/* A part of the memory: not larger than what a huge page has. */
+static char *some(unsigned int *seed, size_t *pages)
+{
+	size_t first = rand_r(seed) % PAGES;
+
+	*pages = 1 + rand_r(seed) % (rand_r(seed) % 4 ? 8 : 512);
+	if (*pages > PAGES - first)
+		*pages = PAGES - first;
+	return mem + first * PAGE;
+}
+
+/*
+ * Whatever others do at the time, a populate ends in one of these ways: a mapping
+ * may be moved away for a moment, or be one that must not be written to; and
+ * mirrors[0] may not be there, or be on its way out.
+ */
+static void *populates(void *data)
+{
+	unsigned int seed = (uintptr_t)data;
+
+	while (now() < until) {
+		int fd = mirrors[rand_r(&seed) % MIRRORS];
+		uint32_t flags = rand_r(&seed) % 2 ? WRITABLE : 0;
+		size_t pages;
+		char *part = some(&seed, &pages);
+
+		switch (populate(fd, part, pages, flags)) {
+		case 0:
+			add(&populated);
+			break;
+		case -EPERM:
+		case -EFAULT:
+		case -ETIMEDOUT:
+			add(&refused);
+			break;
+		case -ENXIO:
+		case -ECANCELED:
+			if (fd != mirrors[0])
+				add(&wrong);
+			break;
+		default:
+			add(&wrong);
+		}
+	}
+	return NULL;
+}
+
+static int change(unsigned int *seed, char *part, size_t size)
+{
+	switch (rand_r(seed) % 8) {
+	case 0:
+	case 1:
+		return madvise(part, size, MADV_DONTNEED);
+	case 2:
+		return mprotect(part, size, PROT_READ);
+	case 3:
+	case 4:
+		return mprotect(part, size, PROT_READ | PROT_WRITE);
+	case 5:
+		return mmap(part, size, PROT_READ | PROT_WRITE,
+			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == part ? 0 : -1;
+	case 6:
+		return madvise(part, size, MADV_PAGEOUT);
+	default:
+		return madvise(part, size, rand_r(seed) % 2 ? MADV_HUGEPAGE :
+							      MADV_NOHUGEPAGE);
+	}
+}
+
+static void *invalidates(void *data)
+{
+	unsigned int seed = (uintptr_t)data;
+
+	while (now() < until) {
+		size_t pages;
+		char *part = some(&seed, &pages);
+
+		/* ENOMEM: at a place that moves() has made a hole. */
+		if (!change(&seed, part, pages * PAGE))
+			add(&changed);
+		else if (errno != ENOMEM)
+			add(&wrong);
+	}
+	return NULL;
+}
+
+/* Moves memory away and back: at its old place there is a hole meanwhile. */
+static void *moves(void *data)
+{
+	unsigned int seed = (uintptr_t)data;
+	char *aside = mmap(NULL, PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	while (now() < until) {
+		char *page = mem + rand_r(&seed) % PAGES * PAGE;
+
+		if (mremap(page, PAGE, PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, aside) != aside ||
+		    mremap(aside, PAGE, PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, page) != page)
+			add(&wrong);
+		else
+			add(&changed);
+	}
+	return NULL;
+}
+
+/* Forks, which makes all private pages read-only, and has others move them about. */
+static void *forks(void *data)
+{
+	while (now() < until) {
+		pid_t pid = fork();
+
+		if (!pid)
+			_exit(0);
+		if (pid < 0 || waitpid(pid, NULL, 0) != pid)
+			add(&wrong);
+		if (write_text("/proc/sys/vm/compact_memory", "1"))
+			add(&wrong);
+		usleep(100000);
+	}
+	return NULL;
+}
+
+/* One mirror is unregistered, and registered, under those who use it. */
+static void *registers(void *data)
+{
+	while (now() < until) {
+		if (stats(mirrors[0]).mismatches || mirror_unregister(mirrors[0]))
+			add(&wrong);
+		if (mirror_register(mirrors[0], mem, PAGES))
+			add(&wrong);
+		usleep(2000);
+	}
+	return NULL;
+}
+
+static void *(*const roles[])(void *) = {
+	populates, populates, populates, invalidates, invalidates, invalidates, moves,
+	forks, registers,
+};
+
+int main(int argc, char **argv)
+{
+	pthread_t threads[ARRAY_SIZE(roles)];
+	unsigned long mismatches = 0, compared = 0, restarts = 0;
+
+	ksft_print_header();
+	ksft_set_plan(4);
+	mem = mmap(NULL, PAGES * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+		   -1, 0);
+	if (mem == MAP_FAILED)
+		ksft_exit_fail_msg("no memory\n");
+	for (int i = 0; i < MIRRORS; i++) {
+		mirrors[i] = open_device();
+		if (mirrors[i] < 0 || mirror_register(mirrors[i], mem, PAGES))
+			ksft_exit_fail_msg("no mirror %d\n", i);
+	}
+
+	until = now() + (argc > 1 ? atoi(argv[1]) : SECONDS);
+	for (size_t i = 0; i < ARRAY_SIZE(roles); i++)
+		if (pthread_create(&threads[i], NULL, roles[i], (void *)(i + 1)))
+			ksft_exit_fail_msg("no thread\n");
+	for (size_t i = 0; i < ARRAY_SIZE(roles); i++)
+		pthread_join(threads[i], NULL);
+
+	for (int i = 0; i < MIRRORS; i++) {
+		struct hmm_range_test_stats seen = stats(mirrors[i]);
+
+		mismatches += seen.mismatches;
+		compared += seen.compared;
+		restarts += seen.restarts;
+		close(mirrors[i]);
+	}
+	ksft_print_msg("%lu populated, %lu refused, %lu changes\n", populated, refused, changed);
+	ksft_print_msg("%lu restarts, %lu pages compared\n", restarts, compared);
+	ksft_test_result(!mismatches, "the mirror is what the CPU maps (%lu pages are not)\n",
+			 mismatches);
+	ksft_test_result(!wrong, "every call ended as it may (%lu did not)\n", wrong);
+	ksft_test_result(populated && changed && compared, "there was work\n");
+	ksft_test_result(restarts, "commits were hit\n");
+	ksft_finished();
+}
