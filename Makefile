@@ -3,13 +3,14 @@
 # The front door.  Everything is made under build/ and out/.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check bench kernel shell lint tree refresh series bisect-check \
-	cross deb clean
+.PHONY: help demo check bench kcsan kernel shell lint tree refresh series \
+	bisect-check cross deb clean
 
 help:
 	@echo "make demo     a guest's framebuffer through a udmabuf: out/framebuffer.png"
 	@echo "make check    all tests, in virtual machines, and lint"
 	@echo "make bench    what it costs, against the base, in instructions: out/bench.md"
+	@echo "make kcsan    the range helper's tests under the data race detector"
 	@echo "make kernel   both kernels, plain and debug"
 	@echo "make shell    a shell in a virtual machine (KERNEL=plain or debug)"
 	@echo "make lint     checkpatch, sparse, W=1, kernel-doc and script checks"
@@ -44,6 +45,11 @@ check: kernel
 bench: tree
 	@scripts/build plain base
 	@scripts/bench
+	@scripts/bench-hmm
+
+kcsan: tree
+	@scripts/build kcsan
+	@scripts/kcsan
 
 KERNEL ?= plain
 shell: tree

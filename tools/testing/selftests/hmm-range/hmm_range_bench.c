@@ -1,0 +1,294 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * What the range helper costs, and how long a reader waits: a line of JSON for each case
+ *
+ * usage: hmm_range_bench instructions|waits. The first is for one CPU whose clock counts
+ * instructions, the second for two or more that really run at once. The program is the
+ * same for a kernel without the helper, and leaves out what that does not have. Needs
+ * root and the module in bench/, built for the kernel that runs.
+ */
+#include "bench/hmm_range_bench.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#define PAGE		4096UL
+#define PAGES		512
+#define ROUNDS		20
+#define CALLS		1000
+
+/* The waits: how many, between how long invalidations of other parts. */
+#define WAITS		50
+#define BUSY_USECS	5000
+#define INVALIDATORS	2
+
+#define MANY		100
+
+static void die(const char *what)
+{
+	perror(what);
+	exit(1);
+}
+
+static uint64_t now(void)
+{
+	struct timespec time;
+
+	clock_gettime(CLOCK_MONOTONIC, &time);
+	return time.tv_sec * 1000000000ULL + time.tv_nsec;
+}
+
+static int open_bench(void)
+{
+	int fd = open(BENCH_DEVICE, O_RDWR);
+
+	if (fd < 0)
+		die(BENCH_DEVICE);
+	return fd;
+}
+
+/* Memory at a multiple of 2 MiB, of small pages. */
+static char *map(size_t pages)
+{
+	size_t size = pages * PAGE + (2UL << 20);
+	char *mem = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (mem == MAP_FAILED || madvise(mem, size, MADV_NOHUGEPAGE))
+		die("mmap");
+	return (char *)(((uintptr_t)mem + (2UL << 20) - 1) & ~((2UL << 20) - 1));
+}
+
+static void subscribe(int fd, char *mem, unsigned int count, size_t pages, size_t stride)
+{
+	struct bench_cmd cmd = {
+		.addr = (uintptr_t)mem, .npages = pages, .stride = stride, .count = count,
+	};
+
+	if (ioctl(fd, BENCH_SUBSCRIBE, &cmd))
+		die("BENCH_SUBSCRIBE");
+}
+
+static void dont_need(char *mem, size_t pages)
+{
+	if (madvise(mem, pages * PAGE, MADV_DONTNEED))
+		die("madvise");
+}
+
+static int smaller(const void *a, const void *b)
+{
+	uint64_t one = *(const uint64_t *)a, other = *(const uint64_t *)b;
+
+	return one < other ? -1 : one > other;
+}
+
+/* The median round; a tick of the clock may be in some. */
+static void bench_populate(const char *name, bool faults, bool helper)
+{
+	int fd = open_bench();
+	char *mem = map(PAGES);
+	uint64_t rounds[ROUNDS];
+
+	subscribe(fd, mem, 1, PAGES, 0);
+	memset(mem, 1, PAGES * PAGE);
+	for (int i = -2; i < ROUNDS; i++) {
+		struct bench_cmd cmd = {
+			.addr = (uintptr_t)mem, .npages = PAGES, .helper = helper,
+		};
+
+		if (faults)
+			dont_need(mem, PAGES);
+		if (ioctl(fd, BENCH_POPULATE, &cmd)) {
+			if (errno == EOPNOTSUPP)
+				return;
+			die("BENCH_POPULATE");
+		}
+		if (i >= 0)
+			rounds[i] = cmd.ns;
+	}
+	qsort(rounds, ROUNDS, sizeof(*rounds), smaller);
+	printf("{\"case\": \"%s\", \"ns\": %lu}\n", name, rounds[ROUNDS / 2]);
+	close(fd);
+	munmap(mem, PAGES * PAGE);
+}
+
+/* An madvise() that hits none of so many; in a child, whose mm has no others. */
+static void bench_invalidate(unsigned int trackers)
+{
+	char *mem, *page;
+	uint64_t begin, rounds[ROUNDS];
+	int status;
+
+	fflush(stdout);
+	if (fork()) {
+		if (wait(&status) < 0 || status)
+			die("a child failed");
+		return;
+	}
+	mem = map(2 * (trackers + 1));
+	page = map(1);
+	if (trackers)
+		subscribe(open_bench(), mem, trackers, 1, 2 * PAGE);
+	for (int i = -2; i < ROUNDS; i++) {
+		begin = now();
+		for (int n = 0; n < CALLS; n++)
+			dont_need(page, 1);
+		if (i >= 0)
+			rounds[i] = now() - begin;
+	}
+	qsort(rounds, ROUNDS, sizeof(*rounds), smaller);
+	printf("{\"case\": \"invalidate-%u\", \"ns\": %.1f}\n", trackers,
+	       (double)rounds[ROUNDS / 2] / CALLS);
+	fflush(stdout);
+	_exit(0);
+}
+
+static char *busy_pages;
+static bool stop;
+
+static void *invalidates(void *data)
+{
+	while (!__atomic_load_n(&stop, __ATOMIC_RELAXED))
+		dont_need(busy_pages + (uintptr_t)data * PAGE, 1);
+	return NULL;
+}
+
+/*
+ * Two threads invalidate pages of their own, with a driver that takes its time; a third
+ * has its range hit, once, and waits until it can read it.
+ */
+static void bench_wait(void)
+{
+	pthread_t threads[INVALIDATORS];
+	uint64_t most = 0, sum = 0;
+	int fd = open_bench();
+	char *mem = map(16);
+
+	busy_pages = mem + PAGE;
+	subscribe(fd, mem, 1 + INVALIDATORS, 1, PAGE);
+	for (uintptr_t i = 0; i < INVALIDATORS; i++) {
+		struct bench_cmd cmd = { .count = 1 + i, .usecs = BUSY_USECS };
+
+		if (ioctl(fd, BENCH_STALL, &cmd) ||
+		    pthread_create(&threads[i], NULL, invalidates, (void *)i))
+			die("an invalidator");
+	}
+	usleep(10 * BUSY_USECS);
+	for (int i = 0; i < WAITS; i++) {
+		struct bench_cmd cmd = { .count = 0 };
+
+		dont_need(mem, 1);
+		if (ioctl(fd, BENCH_WAIT, &cmd))
+			die("BENCH_WAIT");
+		sum += cmd.ns;
+		most = cmd.ns > most ? cmd.ns : most;
+	}
+	stop = true;
+	for (int i = 0; i < INVALIDATORS; i++)
+		pthread_join(threads[i], NULL);
+	printf("{\"case\": \"wait\", \"waits\": %d, \"mean_us\": %lu, \"most_us\": %lu}\n",
+	       WAITS, sum / WAITS / 1000, most / 1000);
+	close(fd);
+}
+
+static int many_fd;
+static char *many_pages;
+static pid_t many_tids[MANY];
+static unsigned int many_done;
+
+static void *many_invalidates(void *data)
+{
+	dont_need(many_pages + (uintptr_t)data * 2 * PAGE, 1);
+	return NULL;
+}
+
+static void *many_waits(void *data)
+{
+	struct bench_cmd cmd = { .count = (uintptr_t)data };
+
+	many_tids[cmd.count] = syscall(SYS_gettid);
+	if (ioctl(many_fd, BENCH_WAIT, &cmd))
+		die("BENCH_WAIT");
+	__atomic_add_fetch(&many_done, 1, __ATOMIC_RELAXED);
+	/* What woke it, and no more, is to be counted: no exit yet. */
+	while (!__atomic_load_n(&stop, __ATOMIC_RELAXED))
+		usleep(1000000);
+	return NULL;
+}
+
+/* How many of the waiters have slept and run since, those that were let go left out. */
+static void bench_wakeups(void)
+{
+	pthread_t invalidators[MANY], waiters[MANY];
+	unsigned int before, let_go, most = 0, first = MANY;
+
+	stop = false;
+	many_fd = open_bench();
+	many_pages = map(2 * MANY);
+	subscribe(many_fd, many_pages, MANY, 1, 2 * PAGE);
+	for (uintptr_t i = 0; i < MANY; i++) {
+		struct bench_cmd cmd = { .count = i, .usecs = -1 };
+
+		if (ioctl(many_fd, BENCH_STALL, &cmd) ||
+		    pthread_create(&invalidators[i], NULL, many_invalidates, (void *)i))
+			die("an invalidator");
+	}
+	while (ioctl(many_fd, BENCH_STALLED) != MANY)
+		usleep(1000);
+	for (uintptr_t i = 0; i < MANY; i++)
+		if (pthread_create(&waiters[i], NULL, many_waits, (void *)i))
+			die("a waiter");
+	usleep(500000);
+	for (unsigned int i = 0; i < MANY; i++) {
+		struct bench_cmd cmd = { .count = i };
+
+		before = __atomic_load_n(&many_done, __ATOMIC_RELAXED);
+		if (ioctl(many_fd, BENCH_RELEASE, &cmd))
+			die("BENCH_RELEASE");
+		pthread_join(invalidators[i], NULL);
+		usleep(20000);
+		let_go = __atomic_load_n(&many_done, __ATOMIC_RELAXED) - before;
+		most = let_go > most ? let_go : most;
+		if (let_go && first == MANY)
+			first = i + 1;
+	}
+	printf("{\"case\": \"wakeups\", \"waiters\": %d, \"most_by_one_end\": %u, \"ends_before_first\": %u}\n",
+	       MANY, most, first);
+	fflush(stdout);
+	stop = true;
+	for (int i = 0; i < MANY; i++)
+		pthread_join(waiters[i], NULL);
+	close(many_fd);
+}
+
+int main(int argc, char **argv)
+{
+	static const unsigned int trackers[] = { 0, 1, 100, 10000 };
+
+	if (argc > 1 && !strcmp(argv[1], "instructions")) {
+		bench_populate("populate-present-by-hand", false, false);
+		bench_populate("populate-present-helper", false, true);
+		bench_populate("populate-faults-by-hand", true, false);
+		bench_populate("populate-faults-helper", true, true);
+		for (size_t i = 0; i < sizeof(trackers) / sizeof(*trackers); i++)
+			bench_invalidate(trackers[i]);
+	} else if (argc > 1 && !strcmp(argv[1], "waits")) {
+		bench_wait();
+		bench_wakeups();
+	} else {
+		fprintf(stderr, "usage: hmm_range_bench instructions|waits\n");
+		return 1;
+	}
+	return 0;
+}
