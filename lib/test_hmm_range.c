@@ -50,7 +50,7 @@
 struct mirror {
 	struct hmm_range_tracker tracker;
 	struct kref ref;
-	struct mutex lock;
+	struct mutex lock;	/* the page table's */
 	unsigned long *entries;
 	unsigned long npages;
 	struct hmm_range seen;
@@ -77,7 +77,7 @@ struct pass {
 
 /* The file's mirror, if there is one. */
 struct mirror_file {
-	struct mutex lock;
+	struct mutex lock;	/* which one it is */
 	struct mirror *mirror;
 };
 

@@ -12,8 +12,8 @@
 #define HMM_RANGE_TEST_DEVICE	"/dev/hmm_range_test"
 
 /* The most pages that a mirror can have, and that one call can read or write. */
-#define HMM_RANGE_TEST_PAGES	(1 << 18)
-#define HMM_RANGE_TEST_BUFFER	(1 << 12)
+#define HMM_RANGE_TEST_PAGES	262144
+#define HMM_RANGE_TEST_BUFFER	4096
 
 /* A wish, and what a page of the mirror is: bits of a byte of struct ...cmd.ptr. */
 #define HMM_RANGE_TEST_VALID	0x01

@@ -38,7 +38,7 @@ struct sub {
 
 /* An open file: subscriptions, and the "page table" of the first one. */
 struct bench {
-	struct mutex lock;
+	struct mutex lock;	/* the page table's */
 	struct sub *subs;
 	unsigned int count;
 	wait_queue_head_t wq;
