@@ -646,15 +646,77 @@ static void *dont_need(void *data)
 	return NULL;
 }
 
+/* Another process, that makes one call for us when it is told to. */
+struct helper {
+	pid_t pid;
+	int pipe;
+};
+
+struct request {
+	int (*call)(int fd);
+	int fd;
+};
+
+static int wait_long(int fd)
+{
+	return mirror_wait(fd, 4 * LONG_MS);
+}
+
+static bool start_helper(struct helper *helper)
+{
+	struct request request;
+	int ends[2];
+
+	if (pipe(ends))
+		return false;
+	helper->pid = fork();
+	if (!helper->pid) {
+		close(ends[1]);
+		if (read(ends[0], &request, sizeof(request)) != sizeof(request))
+			_exit(0);
+		_exit(-request.call(request.fd));
+	}
+	close(ends[0]);
+	helper->pipe = ends[1];
+	return helper->pid > 0;
+}
+
+static void tell_helper(struct helper *helper, int (*call)(int fd), int fd)
+{
+	struct request request = { .call = call, .fd = fd };
+
+	if (write(helper->pipe, &request, sizeof(request)) != sizeof(request))
+		perror("tell_helper");
+}
+
+/* The call's result, or what the helper was killed by, or 0 if it was told nothing. */
+static int end_helper(struct helper *helper)
+{
+	int status;
+
+	if (!helper->pid)
+		return 0;
+	close(helper->pipe);
+	if (waitpid(helper->pid, &status, 0) != helper->pid)
+		return -1;
+	helper->pid = 0;
+	return WIFEXITED(status) ? -WEXITSTATUS(status) : WTERMSIG(status);
+}
+
 /*
- * An invalidation that is in flight, all over the mirror of FIXTURE(mirror): its
- * callback sleeps until it is told to go on. At the same time, an epoch that goes on.
+ * An invalidation that is in flight, all over a mirror: its callback sleeps until it is
+ * told to go on. At the same time, an epoch that goes on.
+ *
+ * mmap_lock is held for reading meanwhile, so what would want it for writing, as a fork
+ * and a new thread do, has to come before.
  */
 FIXTURE(in_flight) {
 	int fd;			/* stalled */
 	char *mem;
 	int other;		/* another mirror, of what is not being invalidated */
 	char *elsewhere;
+	int third;		/* not registered */
+	struct helper helpers[2];
 	struct task task;
 };
 
@@ -676,7 +738,10 @@ FIXTURE_SETUP(in_flight)
 	ASSERT_NE(self->elsewhere, MAP_FAILED);
 	self->fd = open_device();
 	self->other = open_device();
-	ASSERT_GE(self->other, 0);
+	self->third = open_device();
+	ASSERT_GE(self->third, 0);
+	ASSERT_TRUE(start_helper(&self->helpers[0]));
+	ASSERT_TRUE(start_helper(&self->helpers[1]));
 	ASSERT_EQ(mirror_register(self->fd, self->mem, PAGES), 0);
 	ASSERT_EQ(mirror_register(self->other, self->elsewhere, PAGES), 0);
 	ASSERT_EQ(populate(self->fd, self->mem, PAGES, WRITABLE), 0);
@@ -699,8 +764,11 @@ static void let_go(FIXTURE_DATA(in_flight) *self)
 FIXTURE_TEARDOWN(in_flight)
 {
 	let_go(self);
+	end_helper(&self->helpers[0]);
+	end_helper(&self->helpers[1]);
 	close(self->fd);
 	close(self->other);
+	close(self->third);
 	munmap(self->mem, PAGES * PAGE);
 	munmap(self->elsewhere, PAGES * PAGE);
 }
@@ -741,7 +809,7 @@ TEST_F(in_flight, others_do_not_wait)
 /* One that is registered now waits for the epoch, and is right after that. */
 TEST_F(in_flight, registered_meanwhile)
 {
-	int fd = open_device();
+	int fd = self->third;
 
 	ASSERT_EQ(mirror_register(fd, self->mem, PAGES), 0);
 	EXPECT_EQ(mirror_wait(fd, 100), -ETIMEDOUT);
@@ -749,67 +817,44 @@ TEST_F(in_flight, registered_meanwhile)
 	EXPECT_EQ(populate(fd, self->mem, PAGES, WRITABLE), 0);
 	ASSERT_EQ(madvise(self->mem, PAGES * PAGE, MADV_DONTNEED), 0);
 	EXPECT_EQ(count(fd, self->mem, PAGES, VALID), 0);
-	close(fd);
 }
 
-/* Another process, which waits for our range: what it gets is its exit status. */
-static pid_t fork_waiter(int fd)
+/* Has a helper wait, and returns when it does. */
+static void have_wait(struct helper *helper, int fd)
 {
-	unsigned long before = stats(fd).waiting;
-	pid_t pid = fork();
-
-	if (!pid)
-		_exit(-mirror_wait(fd, 4 * LONG_MS));
-	while (stats(fd).waiting == before)
+	tell_helper(helper, wait_long, fd);
+	while (!stats(fd).waiting)
 		sleep_ms(1);
 	/* It is in the call; asleep in it, soon. */
 	sleep_ms(50);
-	return pid;
 }
 
 TEST_F(in_flight, wait_is_killable)
 {
-	pid_t pid = fork_waiter(self->fd);
 	struct timespec then;
-	int status;
 
-	ASSERT_GE(pid, 0);
+	have_wait(&self->helpers[0], self->fd);
 	clock_gettime(CLOCK_MONOTONIC, &then);
-	ASSERT_EQ(kill(pid, SIGKILL), 0);
-	ASSERT_EQ(waitpid(pid, &status, 0), pid);
-	EXPECT_TRUE(WIFSIGNALED(status));
+	ASSERT_EQ(kill(self->helpers[0].pid, SIGKILL), 0);
+	EXPECT_EQ(end_helper(&self->helpers[0]), SIGKILL);
 	EXPECT_LT(ms_since(&then), LONG_MS);
 	EXPECT_EQ(stats(self->fd).stalled, 1);
-}
-
-static void *unregister(void *data)
-{
-	struct task *task = data;
-
-	task->result = mirror_unregister(task->fd);
-	return NULL;
+	EXPECT_EQ(stats(self->fd).waiting, 0);
 }
 
 TEST_F(in_flight, unregister_with_waiter)
 {
-	struct task task = { .fd = open_device() };
-	pid_t pid;
-	int status;
-
 	/* Over the same memory, but not itself the one that is stalled. */
-	ASSERT_EQ(mirror_register(task.fd, self->mem, PAGES), 0);
-	pid = fork_waiter(task.fd);
-	ASSERT_GE(pid, 0);
-	ASSERT_EQ(pthread_create(&task.thread, NULL, unregister, &task), 0);
-	sleep_ms(50);
-	EXPECT_EQ(waitpid(pid, &status, WNOHANG), 0);
+	ASSERT_EQ(mirror_register(self->third, self->mem, PAGES), 0);
+	have_wait(&self->helpers[0], self->third);
+	tell_helper(&self->helpers[1], mirror_unregister, self->third);
+	sleep_ms(100);
+	EXPECT_EQ(waitpid(self->helpers[0].pid, NULL, WNOHANG), 0);
+	EXPECT_EQ(waitpid(self->helpers[1].pid, NULL, WNOHANG), 0);
 	let_go(self);
-	ASSERT_EQ(pthread_join(task.thread, NULL), 0);
-	EXPECT_EQ(task.result, 0);
-	ASSERT_EQ(waitpid(pid, &status, 0), pid);
-	EXPECT_EQ(WEXITSTATUS(status), ECANCELED);
-	EXPECT_EQ(mirror_wait(task.fd, 0), -ENXIO);
-	close(task.fd);
+	EXPECT_EQ(end_helper(&self->helpers[1]), 0);
+	EXPECT_EQ(end_helper(&self->helpers[0]), -ECANCELED);
+	EXPECT_EQ(mirror_wait(self->third, 0), -ENXIO);
 }
 
 /*
