@@ -103,3 +103,16 @@ def run(command, log, what, count=None, expect=0, **options):
                       f"all of it: {log}")
     progress.done(f"done ({done} steps)" if done else "done")
     return done
+
+
+def cpio(files):
+    """A newc archive; not compressed, which is quicker for the guest."""
+    archive = bytearray()
+    trailer = ("TRAILER!!!", 0, b"")
+    for inode, (name, mode, data) in enumerate([*files, trailer]):
+        name = name.encode() + b"\0"
+        fields = (inode, mode, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(name), 0)
+        archive += b"070701" + b"".join(b"%08x" % field for field in fields) + name
+        archive += bytes(-len(archive) % 4) + data
+        archive += bytes(-len(archive) % 4)
+    return bytes(archive)

@@ -1,0 +1,267 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * dma-bufs of a BAR, with one allocation or one access to user memory after the other
+ * failing: a step runs with its first such call made to fail, then with its second, and
+ * so on, until it ran with none failing.  It must return an error that is documented, or
+ * have done all of its work; it can be done again; and it leaves nothing behind.  What
+ * else may go wrong is for the kernel's log to say.
+ */
+#include "vfio_util.h"
+
+#include "../kselftest_harness.h"
+
+/* More calls than any step has. */
+#define MOST_CALLS	2000
+
+#define FAULT(name, file, value) \
+	{ "/sys/kernel/debug/" name "/" file, value }
+
+/* No messages, and no allocation left out. */
+static const char *const settings[][2] = {
+	FAULT("failslab", "verbose", "0"),
+	FAULT("failslab", "ignore-gfp-wait", "N"),
+	FAULT("failslab", "cache-filter", "N"),
+	FAULT("fail_page_alloc", "verbose", "0"),
+	FAULT("fail_page_alloc", "ignore-gfp-wait", "N"),
+	FAULT("fail_page_alloc", "ignore-gfp-highmem", "N"),
+	FAULT("fail_page_alloc", "min-order", "0"),
+	FAULT("fail_usercopy", "verbose", "0"),
+};
+
+static void write_file(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+
+	if (fd < 0 || write(fd, text, strlen(text)) < 0)
+		die(path);
+	close(fd);
+}
+
+FIXTURE(fail_nth) {
+	struct held before;
+	struct vfio vfio;
+	char edu[16];
+	int nth;
+	int dmabuf;
+	int importer;
+};
+
+FIXTURE_VARIANT(fail_nth) {
+	enum interface interface;
+};
+
+FIXTURE_VARIANT_ADD(fail_nth, group) { .interface = GROUP };
+FIXTURE_VARIANT_ADD(fail_nth, cdev) { .interface = CDEV };
+
+FIXTURE_SETUP(fail_nth)
+{
+	char name[16];
+
+	if (!device_find(EDU, self->edu) || !device_find(NVME, name))
+		SKIP(return, "no device at " EDU " or " NVME);
+	for (size_t i = 0; i < ARRAY_SIZE(settings); i++)
+		write_file(settings[i][0], settings[i][1]);
+	device_bind(self->edu, "dma_buf_test_importer");
+	self->before = held();
+	vfio_get(&self->vfio, NVME, variant->interface);
+	self->nth = open("/proc/self/fail-nth", O_RDWR | O_CLOEXEC);
+	ASSERT_GE(self->nth, 0);
+	self->dmabuf = -1;
+	self->importer = -1;
+}
+
+FIXTURE_TEARDOWN(fail_nth)
+{
+	if (self->importer >= 0)
+		close(self->importer);
+	if (self->dmabuf >= 0)
+		close(self->dmabuf);
+	close(self->nth);
+	vfio_close(&self->vfio);
+	EXPECT_HELD(self->before);
+}
+
+/* Accesses to user memory can be what fails, and these are some; once is all. */
+static void set_nth(int nth, unsigned int value)
+{
+	char text[16];
+	int len = snprintf(text, sizeof(text), "%u", value);
+
+	if (pwrite(nth, text, len, 0) != len && pwrite(nth, text, len, 0) != len)
+		die("/proc/self/fail-nth");
+}
+
+/* The step's result; @injected: a call was made to fail. */
+static int attempt(FIXTURE_DATA(fail_nth) *self, int (*step)(FIXTURE_DATA(fail_nth) *),
+		   unsigned int n, bool *injected)
+{
+	char text[16] = "1";
+	int ret;
+
+	set_nth(self->nth, n);
+	ret = step(self);
+	*injected = pread(self->nth, text, sizeof(text) - 1, 0) > 0 && !atoi(text);
+	set_nth(self->nth, 0);
+	return ret;
+}
+
+static int export_step(FIXTURE_DATA(fail_nth) *self)
+{
+	static const struct vfio_region_dma_range ranges[] = {
+		{ 0, PAGE }, { 4 * PAGE, PAGE }, { 2 * PAGE, PAGE },
+	};
+	/* No calloc() on the way: it is the kernel's turn to fail. */
+	struct {
+		struct vfio_device_feature feature;
+		struct vfio_device_feature_dma_buf payload;
+		struct vfio_region_dma_range ranges[3];
+	} arg = {
+		.feature = {
+			.argsz = sizeof(arg),
+			.flags = VFIO_DEVICE_FEATURE_GET | VFIO_DEVICE_FEATURE_DMA_BUF,
+		},
+		.payload = { .region_index = RAM_BAR, .open_flags = O_CLOEXEC, .nr_ranges = 3 },
+	};
+
+	memcpy(arg.ranges, ranges, sizeof(ranges));
+	self->dmabuf = ioctl(self->vfio.fd, VFIO_DEVICE_FEATURE, &arg);
+	return self->dmabuf < 0 ? -errno : 0;
+}
+
+/*
+ * Runs @step until no call of its fails.  @undo brings back what was before a step that
+ * has worked, and @check sees to it that it has, or if not that nothing has changed.
+ */
+static void sweep(struct __test_metadata *_metadata, FIXTURE_DATA(fail_nth) *self,
+		  int (*step)(FIXTURE_DATA(fail_nth) *),
+		  void (*undo)(struct __test_metadata *, FIXTURE_DATA(fail_nth) *, int))
+{
+	struct held before = held();
+	unsigned int n, failed = 0;
+	bool injected = true;
+	int ret = 0;
+
+	for (n = 1; injected && n < MOST_CALLS; n++) {
+		ret = attempt(self, step, n, &injected);
+		if (ret < 0) {
+			failed++;
+			EXPECT_TRUE(injected);
+			/* EBUSY: that is how a BAR that cannot be claimed is reported. */
+			EXPECT_TRUE(ret == -ENOMEM || ret == -EFAULT || ret == -EIO ||
+				    (ret == -EBUSY && step == export_step))
+				TH_LOG("call %u: %d", n, ret);
+		}
+		undo(_metadata, self, ret);
+		EXPECT_HELD(before);
+	}
+	EXPECT_FALSE(injected);
+	EXPECT_GE(ret, 0);
+	/* Not that nothing was tried. */
+	EXPECT_GT(n, 1);
+	TH_LOG("%u calls, %u of which the step failed for", n - 2, failed);
+}
+
+static void export_undo(struct __test_metadata *_metadata, FIXTURE_DATA(fail_nth) *self, int ret)
+{
+	if (ret)
+		return;
+	EXPECT_EQ(lseek(self->dmabuf, 0, SEEK_END), 3 * PAGE);
+	close(self->dmabuf);
+	self->dmabuf = -1;
+}
+
+TEST_F(fail_nth, export)
+{
+	sweep(_metadata, self, export_step, export_undo);
+}
+
+static int attach_step(FIXTURE_DATA(fail_nth) *self)
+{
+	struct dma_buf_importer_attach arg = { .dmabuf_fd = self->dmabuf };
+
+	memcpy(arg.device, self->edu, sizeof(arg.device));
+	return ioctl(self->importer, DMA_BUF_IMPORTER_ATTACH, &arg) ? -errno : 0;
+}
+
+static void attach_undo(struct __test_metadata *_metadata, FIXTURE_DATA(fail_nth) *self, int ret)
+{
+	EXPECT_EQ(ioctl(self->importer, DMA_BUF_IMPORTER_DETACH), ret ? -1 : 0);
+}
+
+TEST_F(fail_nth, attach)
+{
+	ASSERT_EQ(export_step(self), 0);
+	self->importer = open("/dev/dma_buf_importer", O_RDWR | O_CLOEXEC);
+	ASSERT_GE(self->importer, 0);
+	sweep(_metadata, self, attach_step, attach_undo);
+}
+
+static void start(struct __test_metadata *_metadata, FIXTURE_DATA(fail_nth) *self)
+{
+	ASSERT_EQ(export_step(self), 0);
+	self->importer = importer_attach(self->edu, self->dmabuf, 0);
+	ASSERT_GE(self->importer, 0);
+}
+
+static int map_step(FIXTURE_DATA(fail_nth) *self)
+{
+	return importer_map(self->importer);
+}
+
+static void map_undo(struct __test_metadata *_metadata, FIXTURE_DATA(fail_nth) *self, int ret)
+{
+	EXPECT_EQ(importer_unmap(self->importer), ret ? -EINVAL : 0);
+}
+
+TEST_F(fail_nth, map)
+{
+	start(_metadata, self);
+	sweep(_metadata, self, map_step, map_undo);
+}
+
+/* Revoking must not need what can fail: only the call to do it may. */
+static int memory_step(FIXTURE_DATA(fail_nth) *self)
+{
+	uint16_t command = PCI_COMMAND_MASTER;
+	off_t at = (off_t)VFIO_PCI_CONFIG_REGION_INDEX << 40 | PCI_COMMAND;
+
+	return pwrite(self->vfio.fd, &command, 2, at) == 2 ? 0 : -errno;
+}
+
+static void memory_undo(struct __test_metadata *_metadata, FIXTURE_DATA(fail_nth) *self, int ret)
+{
+	struct dma_buf_importer_status status = importer_status(self->importer);
+
+	EXPECT_EQ(status.is_mapped, !!ret);
+	EXPECT_EQ(vfio_memory(&self->vfio, true), 0);
+	if (!status.is_mapped)
+		EXPECT_EQ(importer_map(self->importer), 0);
+}
+
+TEST_F(fail_nth, memory_off)
+{
+	start(_metadata, self);
+	ASSERT_EQ(importer_map(self->importer), 0);
+	sweep(_metadata, self, memory_step, memory_undo);
+}
+
+static int reset_step(FIXTURE_DATA(fail_nth) *self)
+{
+	return ioctl(self->vfio.fd, VFIO_DEVICE_RESET) ? -errno : 0;
+}
+
+/* Whether or not the device was reset, the dma-buf is live. */
+static void reset_undo(struct __test_metadata *_metadata, FIXTURE_DATA(fail_nth) *self, int ret)
+{
+	if (!importer_status(self->importer).is_mapped)
+		EXPECT_EQ(importer_map(self->importer), 0);
+}
+
+TEST_F(fail_nth, reset)
+{
+	start(_metadata, self);
+	ASSERT_EQ(importer_map(self->importer), 0);
+	sweep(_metadata, self, reset_step, reset_undo);
+}
+
+TEST_HARNESS_MAIN

@@ -1,0 +1,783 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * DMA to a dma-buf of a BAR really stops when the device's memory goes away, in each of
+ * the ways that it can: a device copies to it in a loop, the memory goes, and after the
+ * call that made it go, not one byte changes any more; the importer's mapping is gone,
+ * and DMA by its addresses goes nowhere.  When the memory is back, so is the dma-buf.
+ *
+ * And so does access by another process, which has it mapped and reads and writes it all
+ * the time.
+ */
+#include "vfio_util.h"
+#include "vfio_borrower.h"
+
+#include <poll.h>
+#include <pthread.h>
+#include <sys/eventfd.h>
+
+#include "../kselftest_harness.h"
+
+/* The dma-buf: two ranges, out of order, so that offsets are not those of the BAR. */
+#define FIRST		(8 * PAGE)
+#define SECOND		(3 * PAGE)
+#define SIZE		(2 * PAGE)
+#define LOOP		(PAGE + 64)		/* where the loop copies to, ... */
+#define LOOP_IN_BAR	(SECOND + 64)		/* ... and where that is */
+#define LENT		(PAGE + 128)		/* where a process writes to, ... */
+#define LENT_IN_BAR	(SECOND + 128)		/* ... and where that is */
+#define FORCED		0xeeeeeeeeeeeeeeeeULL
+#define OURS		0xaaaaaaaaaaaaaaaaULL
+
+/* Longer than a copy of the device's takes, both ways. */
+#define COPY_MS		250
+
+static const struct vfio_region_dma_range ranges[] = {
+	{ FIRST, PAGE }, { SECOND, PAGE },
+};
+
+/**
+ * struct live - a dma-buf that DMA goes to
+ * @vfio: the exporter
+ * @bar: which of its
+ * @dmabuf: the dma-buf
+ * @importer: attached to it
+ * @borrower: has it mapped
+ * @faults: page faults of its that have been seen
+ * @window: another way to the bytes, which does not go away; NULL: there is none
+ * @notified: calls of move_notify that have been seen
+ */
+struct live {
+	struct vfio vfio;
+	unsigned int bar;
+	int dmabuf;
+	int importer;
+	struct borrower borrower;
+	long faults;
+	volatile uint64_t *window;
+	uint32_t notified;
+};
+
+FIXTURE(revoke) {
+	struct held before;
+	char edu[16];
+	struct live live;
+};
+
+FIXTURE_VARIANT(revoke) {
+	enum interface interface;
+};
+
+FIXTURE_VARIANT_ADD(revoke, group) { .interface = GROUP };
+FIXTURE_VARIANT_ADD(revoke, cdev) { .interface = CDEV };
+
+FIXTURE_SETUP(revoke)
+{
+	if (!device_find(EDU, self->edu))
+		SKIP(return, "no device at " EDU);
+	device_bind(self->edu, "dma_buf_test_importer");
+	self->before = held();
+	self->live = (struct live) {
+		.vfio = { .iommu = -1, .group = -1, .fd = -1 },
+		.dmabuf = -1,
+		.importer = -1,
+	};
+}
+
+static void live_close(struct live *live)
+{
+	borrower_end(&live->borrower);
+	if (live->importer >= 0)
+		close(live->importer);
+	if (live->dmabuf >= 0)
+		close(live->dmabuf);
+	live->importer = -1;
+	live->dmabuf = -1;
+	if (live->window)
+		munmap((void *)live->window, RAM_SIZE);
+	live->window = NULL;
+	vfio_close(&live->vfio);
+}
+
+FIXTURE_TEARDOWN(revoke)
+{
+	live_close(&self->live);
+	EXPECT_HELD(self->before);
+}
+
+static void live_import(struct __test_metadata *_metadata, struct live *live,
+			const char *edu, uint32_t flags)
+{
+	live->dmabuf = export_ranges(&live->vfio, live->bar, O_RDWR | O_CLOEXEC, ranges, 2);
+	ASSERT_GE(live->dmabuf, 0);
+	live->importer = importer_attach(edu, live->dmabuf, flags);
+	ASSERT_GE(live->importer, 0);
+	ASSERT_EQ(importer_map(live->importer), 0);
+	ASSERT_EQ(importer_loop(live->importer, LOOP), 0);
+	ASSERT_TRUE(importer_copies(live->importer, 1));
+	borrower_start(&live->borrower, live->dmabuf, 0, LENT);
+	ASSERT_TRUE(borrower_gets_through(&live->borrower));
+	ASSERT_TRUE(borrower_gets_through(&live->borrower));
+	live->faults = borrower_faults(&live->borrower);
+}
+
+static void live_start(struct __test_metadata *_metadata, FIXTURE_DATA(revoke) *self,
+		       const char *place, enum interface interface, uint32_t flags)
+{
+	char witness[16];
+
+	vfio_get(&self->live.vfio, place, interface);
+	self->live.bar = RAM_BAR;
+	if (!strcmp(place, RAM)) {
+		ASSERT_TRUE(device_find(WITNESS, witness));
+		self->live.window = device_map(witness, RAM_BAR, RAM_SIZE);
+	}
+	live_import(_metadata, &self->live, self->edu, flags);
+	if (self->live.window) {
+		/* What others tests say about these bytes means something: they change. */
+		uint32_t copies = importer_status(self->live.importer).copies;
+
+		EXPECT_NE(self->live.window[LOOP_IN_BAR / 8], 0);
+		EXPECT_TRUE(importer_copies(self->live.importer, copies + 1));
+	}
+}
+
+/* The importer was told, has let go, and does DMA no more. */
+static void expect_stopped(struct __test_metadata *_metadata, struct live *live)
+{
+	struct dma_buf_importer_status status = importer_status(live->importer);
+	uint64_t forced = FORCED;
+	uint32_t copies = status.copies;
+
+	EXPECT_EQ(status.is_mapped, 0);
+	EXPECT_GT(status.notified, live->notified);
+	live->notified = status.notified;
+	if (live->window)
+		live->window[LOOP_IN_BAR / 8] = OURS;
+	sleep_ms(COPY_MS);
+	EXPECT_EQ(importer_status(live->importer).copies, copies);
+	if (live->window)
+		EXPECT_EQ(live->window[LOOP_IN_BAR / 8], OURS);
+
+	/* The IOMMU knows the addresses no more: the device thinks it is done. */
+	EXPECT_EQ(importer_force(live->importer, LOOP, &forced, 8,
+				 DMA_BUF_IMPORTER_TO_SLICE), 0);
+	if (live->window)
+		EXPECT_EQ(live->window[LOOP_IN_BAR / 8], OURS);
+}
+
+static void expect_revoked(struct __test_metadata *_metadata, struct live *live,
+			   const char *edu)
+{
+	if (live->window)
+		live->window[LENT_IN_BAR / 8] = OURS;
+	expect_stopped(_metadata, live);
+	EXPECT_EQ(importer_map(live->importer), -ENODEV);
+	EXPECT_EQ(importer_attach(edu, live->dmabuf, 0), -ENODEV);
+	EXPECT_TRUE(borrower_is_refused(&live->borrower));
+	if (live->window)
+		EXPECT_EQ(live->window[LENT_IN_BAR / 8], OURS);
+}
+
+/*
+ * The importer was told again, can map again, and does DMA to the same place.  No other
+ * mapping of the dma-buf has been left over from before.
+ */
+static void expect_restored(struct __test_metadata *_metadata, struct live *live)
+{
+	struct dma_buf_importer_status status = importer_status(live->importer);
+	uint64_t seen = 0, forced = FORCED;
+
+	EXPECT_GT(status.notified, live->notified);
+	live->notified = status.notified;
+	EXPECT_EQ(status.is_mapped, 0);
+	EXPECT_EQ(importer_map(live->importer), 0);
+	EXPECT_TRUE(importer_copies(live->importer, status.copies + 1));
+	EXPECT_EQ(importer_stop(live->importer), 0);
+	EXPECT_EQ(importer_copy(live->importer, LOOP, &forced, 8,
+				DMA_BUF_IMPORTER_TO_SLICE), 0);
+	EXPECT_EQ(vfio_region_rw(&live->vfio, live->bar, LOOP_IN_BAR, &seen, 8, false), 0);
+	EXPECT_EQ(seen, FORCED);
+	EXPECT_TRUE(borrower_gets_through(&live->borrower));
+	/* Its mapping was gone meanwhile, even if that was too short for it to notice. */
+	EXPECT_GT(borrower_faults(&live->borrower), live->faults);
+	live->faults = borrower_faults(&live->borrower);
+}
+
+/* After a call that has taken the memory away, and brought it back. */
+static void expect_cycled(struct __test_metadata *_metadata, struct live *live)
+{
+	expect_stopped(_metadata, live);
+	live->notified--;		/* as one of the calls was for the return */
+	expect_restored(_metadata, live);
+}
+
+/* VFIO's own ways */
+
+TEST_F(revoke, device_reset)
+{
+	live_start(_metadata, self, RAM, variant->interface, 0);
+	ASSERT_EQ(vfio_reset(&self->live.vfio), 0);
+	expect_cycled(_metadata, &self->live);
+}
+
+TEST_F(revoke, device_reset_by_flr)
+{
+	live_start(_metadata, self, NVME, variant->interface, 0);
+	ASSERT_EQ(vfio_reset(&self->live.vfio), 0);
+	expect_cycled(_metadata, &self->live);
+}
+
+/* Both devices of the set, whichever of them is asked. */
+TEST_F(revoke, hot_reset)
+{
+	struct live two = { .bar = RAM_BAR };
+	char name[16];
+
+	ASSERT_TRUE(device_find(PAIR_TWO, name));
+	device_bind(name, "vfio-pci");
+	live_start(_metadata, self, PAIR_ONE, variant->interface, 0);
+	ASSERT_EQ(vfio_open(&two.vfio, name, variant->interface, &self->live.vfio), 0);
+	live_import(_metadata, &two, self->edu, 0);
+
+	ASSERT_EQ(vfio_hot_reset(&two.vfio, &self->live.vfio), 0);
+	expect_stopped(_metadata, &self->live);
+	expect_stopped(_metadata, &two);
+	self->live.notified--;
+	two.notified--;
+	expect_restored(_metadata, &self->live);
+	expect_restored(_metadata, &two);
+	live_close(&two);
+}
+
+/* Configuration space */
+
+TEST_F(revoke, flr_pcie)
+{
+	unsigned int at;
+
+	live_start(_metadata, self, NVME, variant->interface, 0);
+	at = vfio_capability(&self->live.vfio, PCI_CAP_ID_EXP);
+	ASSERT_NE(at, 0);
+	ASSERT_NE(vfio_config_read(&self->live.vfio, at + PCI_EXP_DEVCAP, 4) &
+		  PCI_EXP_DEVCAP_FLR, 0);
+	ASSERT_EQ(vfio_config_write(&self->live.vfio, at + PCI_EXP_DEVCTL, 2,
+				    vfio_config_read(&self->live.vfio, at + PCI_EXP_DEVCTL, 2) |
+				    PCI_EXP_DEVCTL_BCR_FLR), 0);
+	expect_cycled(_metadata, &self->live);
+}
+
+/* No device of QEMU's has this capability: a module fakes it, the reset is a real one. */
+TEST_F(revoke, flr_af)
+{
+	static const char fake[] = "/sys/module/vfio_pci_fake_af/parameters/device";
+	struct vfio *vfio = &self->live.vfio;
+	char name[16];
+	unsigned int at;
+	FILE *f;
+
+	ASSERT_TRUE(device_find(RAM, name));
+	f = fopen(fake, "w");
+	ASSERT_NE(f, NULL);
+	fputs(name, f);
+	ASSERT_EQ(fflush(f), 0);
+	live_start(_metadata, self, RAM, variant->interface, 0);
+	at = vfio_capability(vfio, PCI_CAP_ID_AF);
+	ASSERT_NE(at, 0);
+	ASSERT_EQ(vfio_config_write(vfio, at + PCI_AF_CTRL, 1, PCI_AF_CTRL_FLR), 0);
+	expect_cycled(_metadata, &self->live);
+	rewind(f);
+	fputs("\n", f);
+	EXPECT_EQ(fclose(f), 0);
+}
+
+TEST_F(revoke, memory_bit)
+{
+	live_start(_metadata, self, RAM, variant->interface, 0);
+	for (int i = 0; i < 2; i++) {
+		ASSERT_EQ(vfio_memory(&self->live.vfio, false), 0);
+		expect_revoked(_metadata, &self->live, self->edu);
+		/* What does not change anything does not tell anybody. */
+		ASSERT_EQ(vfio_memory(&self->live.vfio, false), 0);
+		EXPECT_EQ(importer_status(self->live.importer).notified, self->live.notified);
+		ASSERT_EQ(vfio_memory(&self->live.vfio, true), 0);
+		expect_restored(_metadata, &self->live);
+		ASSERT_EQ(vfio_memory(&self->live.vfio, true), 0);
+		EXPECT_EQ(importer_status(self->live.importer).notified, self->live.notified);
+		EXPECT_EQ(importer_status(self->live.importer).is_mapped, 1);
+		ASSERT_EQ(importer_loop(self->live.importer, LOOP), 0);
+	}
+}
+
+/* A byte of PCI_COMMAND alone. */
+TEST_F(revoke, memory_bit_by_byte)
+{
+	struct vfio *vfio = &self->live.vfio;
+	uint32_t command;
+
+	live_start(_metadata, self, RAM, variant->interface, 0);
+	command = vfio_config_read(vfio, PCI_COMMAND, 1);
+	ASSERT_EQ(vfio_config_write(vfio, PCI_COMMAND, 1, command & ~PCI_COMMAND_MEMORY), 0);
+	expect_revoked(_metadata, &self->live, self->edu);
+	ASSERT_EQ(vfio_config_write(vfio, PCI_COMMAND, 1, command | PCI_COMMAND_MEMORY), 0);
+	expect_restored(_metadata, &self->live);
+}
+
+static void set_power(struct __test_metadata *_metadata, struct vfio *vfio, unsigned int state)
+{
+	unsigned int at = vfio_capability(vfio, PCI_CAP_ID_PM);
+	uint32_t control;
+
+	ASSERT_NE(at, 0);
+	control = vfio_config_read(vfio, at + PCI_PM_CTRL, 2) & ~PCI_PM_CTRL_STATE_MASK;
+	ASSERT_EQ(vfio_config_write(vfio, at + PCI_PM_CTRL, 2, control | state), 0);
+}
+
+TEST_F(revoke, d3hot)
+{
+	live_start(_metadata, self, NVME, variant->interface, 0);
+	set_power(_metadata, &self->live.vfio, 3);
+	expect_revoked(_metadata, &self->live, self->edu);
+	set_power(_metadata, &self->live.vfio, 0);
+	expect_restored(_metadata, &self->live);
+}
+
+/* Two reasons at once: it is back when both are gone, in whichever order. */
+TEST_F(revoke, d3hot_and_memory_bit)
+{
+	struct vfio *vfio = &self->live.vfio;
+
+	live_start(_metadata, self, NVME, variant->interface, 0);
+	ASSERT_EQ(vfio_memory(vfio, false), 0);
+	expect_revoked(_metadata, &self->live, self->edu);
+	set_power(_metadata, vfio, 3);
+	set_power(_metadata, vfio, 0);
+	EXPECT_EQ(importer_map(self->live.importer), -ENODEV);
+	ASSERT_EQ(vfio_memory(vfio, true), 0);
+	expect_restored(_metadata, &self->live);
+}
+
+/* A reset brings back neither memory that was switched off, nor its dma-bufs. */
+TEST_F(revoke, reset_with_memory_off)
+{
+	struct vfio *vfio = &self->live.vfio;
+
+	live_start(_metadata, self, RAM, variant->interface, 0);
+	ASSERT_EQ(vfio_memory(vfio, false), 0);
+	expect_revoked(_metadata, &self->live, self->edu);
+	ASSERT_EQ(vfio_reset(vfio), 0);
+	EXPECT_EQ(importer_map(self->live.importer), -ENODEV);
+	ASSERT_EQ(vfio_memory(vfio, true), 0);
+	expect_restored(_metadata, &self->live);
+}
+
+/* Runtime power management */
+
+#define LOW_POWER(what) (VFIO_DEVICE_FEATURE_SET | VFIO_DEVICE_FEATURE_LOW_POWER_##what)
+
+TEST_F(revoke, low_power)
+{
+	live_start(_metadata, self, NVME, variant->interface, 0);
+	ASSERT_EQ(vfio_feature(&self->live.vfio, LOW_POWER(ENTRY), NULL, 0), 0);
+	expect_revoked(_metadata, &self->live, self->edu);
+	ASSERT_EQ(vfio_feature(&self->live.vfio, LOW_POWER(EXIT), NULL, 0), 0);
+	expect_restored(_metadata, &self->live);
+}
+
+/* Somebody else wants the device to be powered, for a moment. */
+static void wake_up(struct __test_metadata *_metadata, const char *name)
+{
+	ASSERT_EQ(device_write(name, "power/control", "on"), 0);
+	ASSERT_EQ(device_write(name, "power/control", "auto"), 0);
+}
+
+static bool runtime_suspended(const char *name)
+{
+	char path[128], status[32] = "";
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/power/runtime_status", name);
+	f = fopen(path, "r");
+	if (!f || !fgets(status, sizeof(status), f))
+		die(path);
+	fclose(f);
+	return !strcmp(status, "suspended\n");
+}
+
+/* Being woken up by somebody else is not for the user. */
+TEST_F(revoke, low_power_disturbed)
+{
+	const char *name = self->live.vfio.name;
+
+	live_start(_metadata, self, NVME, variant->interface, 0);
+	ASSERT_EQ(vfio_feature(&self->live.vfio, LOW_POWER(ENTRY), NULL, 0), 0);
+	expect_revoked(_metadata, &self->live, self->edu);
+	for (int i = 0; i < 100 && !runtime_suspended(name); i++)
+		sleep_ms(10);
+	EXPECT_TRUE(runtime_suspended(name));
+	wake_up(_metadata, name);
+	EXPECT_EQ(importer_map(self->live.importer), -ENODEV);
+	ASSERT_EQ(vfio_feature(&self->live.vfio, LOW_POWER(EXIT), NULL, 0), 0);
+	expect_restored(_metadata, &self->live);
+}
+
+/* But it is, and ends it, if a wake-up was asked for. */
+TEST_F(revoke, low_power_wakeup)
+{
+	struct vfio_device_low_power_entry_with_wakeup entry = {
+		.wakeup_eventfd = eventfd(0, EFD_CLOEXEC),
+	};
+	struct pollfd poll_wakeup = { .fd = entry.wakeup_eventfd, .events = POLLIN };
+	const char *name = self->live.vfio.name;
+
+	live_start(_metadata, self, NVME, variant->interface, 0);
+	ASSERT_EQ(vfio_feature(&self->live.vfio, LOW_POWER(ENTRY_WITH_WAKEUP), &entry,
+			       sizeof(entry)), 0);
+	expect_revoked(_metadata, &self->live, self->edu);
+	for (int i = 0; i < 100 && !runtime_suspended(name); i++)
+		sleep_ms(10);
+	EXPECT_TRUE(runtime_suspended(name));
+	wake_up(_metadata, name);
+	EXPECT_EQ(poll(&poll_wakeup, 1, 5000), 1);
+	expect_restored(_metadata, &self->live);
+	close(entry.wakeup_eventfd);
+}
+
+/* Memory that is switched off while the device is in low power stays off. */
+TEST_F(revoke, low_power_and_memory_bit)
+{
+	struct vfio *vfio = &self->live.vfio;
+
+	live_start(_metadata, self, NVME, variant->interface, 0);
+	ASSERT_EQ(vfio_memory(vfio, false), 0);
+	expect_revoked(_metadata, &self->live, self->edu);
+	ASSERT_EQ(vfio_feature(vfio, LOW_POWER(ENTRY), NULL, 0), 0);
+	ASSERT_EQ(vfio_feature(vfio, LOW_POWER(EXIT), NULL, 0), 0);
+	EXPECT_EQ(importer_map(self->live.importer), -ENODEV);
+	ASSERT_EQ(vfio_memory(vfio, true), 0);
+	expect_restored(_metadata, &self->live);
+}
+
+/* Resets from outside */
+
+TEST_F(revoke, sysfs_reset)
+{
+	live_start(_metadata, self, RAM, variant->interface, 0);
+	ASSERT_EQ(device_write(self->live.vfio.name, "reset", "1"), 0);
+	expect_cycled(_metadata, &self->live);
+}
+
+struct writer {
+	const struct vfio *vfio;
+	volatile bool stop;
+	unsigned long writes;
+	int error;
+};
+
+static void *write_config(void *data)
+{
+	struct writer *writer = data;
+
+	while (!writer->stop) {
+		uint32_t command = vfio_config_read(writer->vfio, PCI_COMMAND, 2);
+		int ret = vfio_config_write(writer->vfio, PCI_COMMAND, 2,
+					    command | PCI_COMMAND_MASTER | PCI_COMMAND_MEMORY);
+
+		if (ret && !writer->error)
+			writer->error = ret;
+		writer->writes++;
+	}
+	return NULL;
+}
+
+/*
+ * A write of configuration space waits for a reset from outside to finish, with locks
+ * held: the reset must not wait for it.
+ */
+TEST_F(revoke, sysfs_reset_while_configuring)
+{
+	struct writer writer = { .vfio = &self->live.vfio };
+	pthread_t thread;
+
+	live_start(_metadata, self, RAM, variant->interface, DMA_BUF_IMPORTER_REMAP);
+	ASSERT_EQ(pthread_create(&thread, NULL, write_config, &writer), 0);
+	for (int i = 0; i < 4; i++) {
+		unsigned long writes = writer.writes;
+
+		EXPECT_EQ(device_write(self->live.vfio.name, "reset", "1"), 0);
+		for (int n = 0; n < 500 && writer.writes < writes + 10; n++)
+			sleep_ms(10);
+		EXPECT_GE(writer.writes, writes + 10);
+	}
+	writer.stop = true;
+	pthread_join(thread, NULL);
+	EXPECT_EQ(writer.error, 0);
+	EXPECT_GE(importer_status(self->live.importer).notified, 8);
+	ASSERT_EQ(vfio_memory(&self->live.vfio, false), 0);
+	EXPECT_EQ(importer_status(self->live.importer).is_mapped, 0);
+}
+
+/* The end of the device */
+
+static void expect_dead(struct __test_metadata *_metadata, struct live *live, const char *edu)
+{
+	expect_revoked(_metadata, live, edu);
+	importer_stop(live->importer);
+	EXPECT_EQ(importer_status(live->importer).error, 0);
+}
+
+TEST_F(revoke, close)
+{
+	struct live *live = &self->live;
+	int fresh, importer;
+
+	live_start(_metadata, self, RAM, variant->interface, 0);
+	vfio_close(&live->vfio);
+	expect_dead(_metadata, live, self->edu);
+
+	/* For good: who opens the device again gets new buffers, and not this one. */
+	vfio_get(&live->vfio, RAM, variant->interface);
+	EXPECT_EQ(importer_map(live->importer), -ENODEV);
+	fresh = export_range(&live->vfio, RAM_BAR, 0, PAGE);
+	ASSERT_GE(fresh, 0);
+	importer = importer_attach(self->edu, fresh, 0);
+	ASSERT_GE(importer, 0);
+	EXPECT_EQ(importer_map(importer), 0);
+	close(importer);
+	close(fresh);
+}
+
+struct request {
+	const char *name;
+	const char *what;
+	volatile bool done;
+};
+
+static void *unbind_device(void *data)
+{
+	struct request *request = data;
+
+	device_write(request->name, "driver/unbind", request->name);
+	request->done = true;
+	return NULL;
+}
+
+/* Who has the device open is asked to close it; the dma-buf does not hold up anything. */
+TEST_F(revoke, unbind)
+{
+	struct live *live = &self->live;
+	struct request request = { .name = live->vfio.name };
+	struct pollfd asked = { .events = POLLIN };
+	pthread_t thread;
+
+	live_start(_metadata, self, RAM, variant->interface, 0);
+	asked.fd = vfio_eventfd(&live->vfio, VFIO_PCI_REQ_IRQ_INDEX);
+	ASSERT_EQ(pthread_create(&thread, NULL, unbind_device, &request), 0);
+	EXPECT_EQ(poll(&asked, 1, 20000), 1);
+	EXPECT_FALSE(request.done);
+	vfio_close(&live->vfio);
+	expect_dead(_metadata, live, self->edu);
+	pthread_join(thread, NULL);
+	EXPECT_TRUE(request.done);
+	EXPECT_EQ(importer_map(live->importer), -ENODEV);
+	close(asked.fd);
+}
+
+static bool present(const char *name)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s", name);
+	return !access(path, F_OK);
+}
+
+static bool wait_present(const char *name, bool there)
+{
+	for (int i = 0; i < 2000; i++) {
+		if (present(name) == there)
+			return true;
+		sleep_ms(10);
+	}
+	return false;
+}
+
+TEST_F(revoke, unplug)
+{
+	struct live *live = &self->live;
+	struct pollfd asked = { .events = POLLIN };
+	char name[16];
+
+	live_start(_metadata, self, NVME, variant->interface, 0);
+	memcpy(name, live->vfio.name, sizeof(name));
+	asked.fd = vfio_eventfd(&live->vfio, VFIO_PCI_REQ_IRQ_INDEX);
+	ASSERT_TRUE(qmp("{\"execute\":\"device_del\","
+			"\"arguments\":{\"id\":\"nvme\"}}"));
+	EXPECT_EQ(poll(&asked, 1, 30000), 1);
+	vfio_close(&live->vfio);
+	expect_dead(_metadata, live, self->edu);
+	EXPECT_TRUE(wait_present(name, false));
+	EXPECT_EQ(importer_map(live->importer), -ENODEV);
+	close(asked.fd);
+
+	/* Put it back, for the tests that come. */
+	for (int i = 0; i < 100; i++) {
+		if (qmp("{\"execute\":\"device_add\",\"arguments\":{"
+			"\"driver\":\"nvme\",\"id\":\"nvme\",\"serial\":\"p2p\","
+			"\"cmb_size_mb\":64,\"bus\":\"port13\"}}"))
+			break;
+		sleep_ms(100);
+	}
+	EXPECT_TRUE(wait_present(name, true));
+	EXPECT_EQ(importer_map(live->importer), -ENODEV);
+}
+
+/* Errors */
+
+#define NIC_TABLE	0x5200		/* registers that can be written to */
+
+static bool inject(const char *error)
+{
+	char command[160];
+
+	snprintf(command, sizeof(command),
+		 "{\"execute\":\"human-monitor-command\",\"arguments\":"
+		 "{\"command-line\":\"pcie_aer_inject_error %s\"}}", error);
+	return qmp(command);
+}
+
+TEST_F(revoke, aer)
+{
+	struct vfio_region_dma_range range = { NIC_TABLE / PAGE * PAGE, PAGE };
+	struct live *live = &self->live;
+	struct pollfd error = { .events = POLLIN };
+
+	vfio_get(&live->vfio, NIC, variant->interface);
+	live->dmabuf = export_ranges(&live->vfio, 0, O_RDWR, &range, 1);
+	ASSERT_GE(live->dmabuf, 0);
+	live->importer = importer_attach(self->edu, live->dmabuf, 0);
+	ASSERT_GE(live->importer, 0);
+	ASSERT_EQ(importer_map(live->importer), 0);
+	ASSERT_EQ(importer_loop(live->importer, NIC_TABLE % PAGE), 0);
+	ASSERT_TRUE(importer_copies(live->importer, 1));
+	error.fd = vfio_eventfd(&live->vfio, VFIO_PCI_ERR_IRQ_INDEX);
+
+	/* An error that is not fatal leaves the device's memory where it is. */
+	ASSERT_TRUE(inject("aer COMP_TIME"));
+	ASSERT_EQ(poll(&error, 1, 10000), 1);
+	EXPECT_EQ(importer_status(live->importer).is_mapped, 1);
+	EXPECT_EQ(importer_status(live->importer).notified, 0);
+	EXPECT_EQ(read(error.fd, &(uint64_t) { 0 }, 8), 8);	/* so that it is 0 again */
+
+	ASSERT_TRUE(inject("aer DLP"));
+	EXPECT_EQ(poll(&error, 1, 10000), 1);
+	sleep_ms(2000);			/* until recovery has run */
+	expect_revoked(_metadata, live, self->edu);
+
+	/* Recovery has reset the device, BARs included: it needs more than a reset now. */
+	EXPECT_EQ(vfio_reset(&live->vfio), 0);
+	EXPECT_EQ(vfio_memory(&live->vfio, true), 0);
+	EXPECT_EQ(importer_map(live->importer), 0);
+	EXPECT_TRUE(importer_copies(live->importer, importer_status(live->importer).copies + 1));
+	close(error.fd);
+}
+
+/* Importers that take their time */
+
+/* DMA goes on until the importer's fence is signaled, and is waited for. */
+TEST_F(revoke, late)
+{
+	uint64_t start;
+
+	live_start(_metadata, self, RAM, variant->interface, DMA_BUF_IMPORTER_LATE);
+	ASSERT_EQ(importer_fence(self->live.importer, 1500), 0);
+	start = milliseconds();
+	ASSERT_EQ(vfio_reset(&self->live.vfio), 0);
+	EXPECT_GE(milliseconds() - start, 1300);
+	expect_cycled(_metadata, &self->live);
+}
+
+/* The importer's mapping is gone at once, its DMA is not. */
+TEST_F(revoke, late_fence)
+{
+	uint64_t start;
+
+	live_start(_metadata, self, RAM, variant->interface, 0);
+	ASSERT_EQ(importer_fence(self->live.importer, 1500), 0);
+	start = milliseconds();
+	ASSERT_EQ(vfio_memory(&self->live.vfio, false), 0);
+	EXPECT_GE(milliseconds() - start, 1300);
+	expect_revoked(_metadata, &self->live, self->edu);
+	ASSERT_EQ(vfio_memory(&self->live.vfio, true), 0);
+	expect_restored(_metadata, &self->live);
+}
+
+/* Fences that come before or after a mapping say nothing about DMA to the device. */
+TEST_F(revoke, fence_of_no_mapping)
+{
+	uint64_t start;
+	int other;
+
+	live_start(_metadata, self, RAM, variant->interface, 0);
+	other = importer_attach(self->edu, self->live.dmabuf, 0);
+	ASSERT_GE(other, 0);
+	ASSERT_EQ(importer_stop(self->live.importer), 0);
+	ASSERT_EQ(importer_unmap(self->live.importer), 0);
+	ASSERT_EQ(importer_fence(other, 3000), 0);
+	start = milliseconds();
+	EXPECT_EQ(vfio_memory(&self->live.vfio, false), 0);
+	ASSERT_EQ(importer_fence(other, 3000), 0);
+	EXPECT_EQ(vfio_memory(&self->live.vfio, false), 0);
+	EXPECT_EQ(vfio_reset(&self->live.vfio), 0);
+	EXPECT_LT(milliseconds() - start, 2500);
+	close(other);
+}
+
+/* Whoever wants the dma-buf back as soon as it can gets it, but not while it is revoked. */
+TEST_F(revoke, eager)
+{
+	live_start(_metadata, self, RAM, variant->interface, DMA_BUF_IMPORTER_REMAP);
+	for (int i = 0; i < 3; i++) {
+		uint32_t copies;
+
+		ASSERT_EQ(vfio_memory(&self->live.vfio, false), 0);
+		expect_revoked(_metadata, &self->live, self->edu);
+		ASSERT_EQ(vfio_memory(&self->live.vfio, true), 0);
+		copies = importer_status(self->live.importer).copies;
+		EXPECT_TRUE(importer_copies(self->live.importer, copies + 1));
+		ASSERT_EQ(vfio_reset(&self->live.vfio), 0);
+		EXPECT_TRUE(importer_copies(self->live.importer, copies + 2));
+		self->live.notified = importer_status(self->live.importer).notified;
+	}
+}
+
+/* Every buffer of the device, and every attachment of each. */
+TEST_F(revoke, all_buffers)
+{
+	int dmabufs[8], importers[16];
+
+	live_start(_metadata, self, RAM, variant->interface, 0);
+	for (int i = 0; i < 16; i++) {
+		if (i < 8)
+			dmabufs[i] = export_range(&self->live.vfio, RAM_BAR, i * PAGE, PAGE);
+		ASSERT_GE(dmabufs[i % 8], 0);
+		importers[i] = importer_attach(self->edu, dmabufs[i % 8], 0);
+		ASSERT_GE(importers[i], 0);
+		ASSERT_EQ(importer_map(importers[i]), 0);
+	}
+	ASSERT_EQ(vfio_memory(&self->live.vfio, false), 0);
+	for (int i = 0; i < 16; i++) {
+		EXPECT_EQ(importer_status(importers[i]).is_mapped, 0);
+		EXPECT_EQ(importer_status(importers[i]).notified, 1);
+		EXPECT_EQ(importer_map(importers[i]), -ENODEV);
+	}
+	expect_revoked(_metadata, &self->live, self->edu);
+	ASSERT_EQ(vfio_memory(&self->live.vfio, true), 0);
+	for (int i = 0; i < 16; i++) {
+		EXPECT_EQ(importer_map(importers[i]), 0);
+		close(importers[i]);
+	}
+	for (int i = 0; i < 8; i++)
+		close(dmabufs[i]);
+	expect_restored(_metadata, &self->live);
+}
+
+TEST_HARNESS_MAIN
