@@ -28,7 +28,13 @@
 #define FAILSLAB	"/sys/kernel/debug/failslab/"
 #define FAIL_PAGE_ALLOC	"/sys/kernel/debug/fail_page_alloc/"
 
+#define FAIL_USERCOPY	"/sys/kernel/debug/fail_usercopy/"
+
+/* Without messages, and with no allocation left out. */
 static const char * const settings[][2] = {
+	{ FAILSLAB "verbose", "0" },
+	{ FAIL_PAGE_ALLOC "verbose", "0" },
+	{ FAIL_USERCOPY "verbose", "0" },
 	{ FAILSLAB "ignore-gfp-wait", "N" },
 	{ FAILSLAB "cache-filter", "N" },
 	{ FAIL_PAGE_ALLOC "ignore-gfp-wait", "N" },
@@ -98,6 +104,7 @@ static int attempt(int (*step)(struct state *s), bool registered, int n)
 	struct state s = { .fd = open_device() };
 	char left[16] = "";
 	int fail = fail_nth_file();
+	bool untouched;
 	int result;
 
 	s.mem = mmap(NULL, PAGES * PAGE, PROT_READ | PROT_WRITE,
@@ -110,8 +117,10 @@ static int attempt(int (*step)(struct state *s), bool registered, int n)
 	if (pwrite(fail, left, strlen(left), 0) < 0)
 		return BROKEN;
 	result = step(&s);
+	/* To read what is left may be the call that fails, or to write that none is to. */
 	memset(left, 0, sizeof(left));
-	if (pread(fail, left, sizeof(left) - 1, 0) < 0 || pwrite(fail, "0", 1, 0) != 1)
+	untouched = pread(fail, left, sizeof(left) - 1, 0) < 0 || atoi(left);
+	if (pwrite(fail, "0", 1, 0) != 1 && pwrite(fail, "0", 1, 0) != 1)
 		return BROKEN;
 
 	/* After a failure, the same without one; after success, the opposite is due. */
@@ -122,8 +131,7 @@ static int attempt(int (*step)(struct state *s), bool registered, int n)
 	if (populate(s.fd, s.mem, PAGES, WRITABLE) || stats(s.fd).mismatches ||
 	    mirror_unregister(s.fd))
 		return BROKEN;
-	/* The count is at 0 once a call was made to fail. */
-	return atoi(left) ? UNTOUCHED : INJECTED;
+	return untouched ? UNTOUCHED : INJECTED;
 }
 
 static int in_child(int (*step)(struct state *s), bool registered, int n)
