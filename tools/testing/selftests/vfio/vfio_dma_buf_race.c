@@ -69,7 +69,7 @@ static unsigned int below(struct thread *thread, unsigned int limit)
 	return rand_r(&thread->seed) % limit;
 }
 
-/* A descriptor of our own, that nobody closes under us; -1: there is none. */
+/* A descriptor of our own, that nobody closes under us; -1, soon: there is none. */
 static int take(struct race *race, const int *fd)
 {
 	int copy = -1;
@@ -78,6 +78,8 @@ static int take(struct race *race, const int *fd)
 	if (*fd >= 0)
 		copy = fcntl(*fd, F_DUPFD_CLOEXEC, 0);
 	pthread_mutex_unlock(&race->lock);
+	if (copy < 0)
+		sleep_ms(1);
 	return copy;
 }
 
@@ -102,10 +104,7 @@ static bool take_device(struct thread *thread, struct vfio *vfio)
 		.group = -1,
 		.fd = take(thread->race, &thread->race->device),
 	};
-	if (vfio->fd >= 0)
-		return true;
-	sleep_ms(1);
-	return false;
+	return vfio->fd >= 0;
 }
 
 static int export_some(struct thread *thread)
@@ -252,13 +251,13 @@ static int reopen(struct thread *thread)
 	int ret;
 
 	/*
-	 * Those who have it open still do not have it for long; a character device
-	 * says EINVAL then, which cannot be opened twice.
+	 * Those who have it open still (EBUSY; EINVAL from a character device), or who
+	 * reset it (EAGAIN), do not do so for long.
 	 */
 	do {
 		ret = vfio_open(&vfio, race->name, race->interface, NULL);
-	} while ((ret == -EBUSY || (ret == -EINVAL && race->interface == CDEV)) &&
-		 !race->stop);
+	} while ((ret == -EBUSY || ret == -EAGAIN ||
+		  (ret == -EINVAL && race->interface == CDEV)) && !race->stop);
 	if (ret)
 		return race->stop ? 0 : ret;
 	put(race, &race->device, fcntl(vfio.fd, F_DUPFD_CLOEXEC, 0));

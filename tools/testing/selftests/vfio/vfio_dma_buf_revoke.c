@@ -273,6 +273,8 @@ TEST_F(revoke, flr_af)
 	struct vfio *vfio = &self->live.vfio;
 	char name[16];
 	unsigned int at;
+	long timeout;
+	int keeper;
 	FILE *f;
 
 	ASSERT_TRUE(device_find(RAM, name));
@@ -283,6 +285,17 @@ TEST_F(revoke, flr_af)
 	live_start(_metadata, self, RAM, variant->interface, 0);
 	at = vfio_capability(vfio, PCI_CAP_ID_AF);
 	ASSERT_NE(at, 0);
+	/* A reset tells dma-bufs in any case, but only here it can be refused. */
+	keeper = importer_attach(self->edu, self->live.dmabuf, DMA_BUF_IMPORTER_KEEP);
+	ASSERT_GE(keeper, 0);
+	ASSERT_EQ(importer_map(keeper), 0);
+	timeout = vfio_parameter("revoke_timeout_ms", 500);
+	EXPECT_EQ(vfio_config_write(vfio, at + PCI_AF_CTRL, 1, PCI_AF_CTRL_FLR), -EBUSY);
+	vfio_parameter("revoke_timeout_ms", timeout);
+	close(keeper);
+	EXPECT_EQ(importer_map(self->live.importer), 0);
+	self->live.notified = importer_status(self->live.importer).notified;
+
 	ASSERT_EQ(vfio_config_write(vfio, at + PCI_AF_CTRL, 1, PCI_AF_CTRL_FLR), 0);
 	expect_cycled(_metadata, &self->live);
 	rewind(f);
