@@ -19,7 +19,6 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -136,8 +135,9 @@ static void bench_invalidate(unsigned int trackers)
 			die("a child failed");
 		return;
 	}
+	/* A page between two of them, in the middle. */
 	mem = map(2 * (trackers + 1));
-	page = map(1);
+	page = mem + (trackers / 2 * 2 + 1) * PAGE;
 	if (trackers)
 		subscribe(open_bench(), mem, trackers, 1, 2 * PAGE);
 	for (int i = -2; i < ROUNDS; i++) {
@@ -204,11 +204,23 @@ static void bench_wait(void)
 
 static int many_fd;
 static char *many_pages;
-static pid_t many_tids[MANY];
 static unsigned int many_done;
+
+/*
+ * All threads are there before the first invalidation: mmap_lock is held for reading
+ * while one sleeps, and who makes a thread wants it for writing.
+ */
+static enum { CREATE, INVALIDATE, WAIT, END } stage;
+
+static void sleep_until(int wanted)
+{
+	while ((int)__atomic_load_n(&stage, __ATOMIC_RELAXED) < wanted)
+		usleep(10000);
+}
 
 static void *many_invalidates(void *data)
 {
+	sleep_until(INVALIDATE);
 	dont_need(many_pages + (uintptr_t)data * 2 * PAGE, 1);
 	return NULL;
 }
@@ -217,47 +229,61 @@ static void *many_waits(void *data)
 {
 	struct bench_cmd cmd = { .count = (uintptr_t)data };
 
-	many_tids[cmd.count] = syscall(SYS_gettid);
+	sleep_until(WAIT);
 	if (ioctl(many_fd, BENCH_WAIT, &cmd))
 		die("BENCH_WAIT");
 	__atomic_add_fetch(&many_done, 1, __ATOMIC_RELAXED);
-	/* What woke it, and no more, is to be counted: no exit yet. */
-	while (!__atomic_load_n(&stop, __ATOMIC_RELAXED))
-		usleep(1000000);
+	sleep_until(END);
 	return NULL;
 }
 
-/* How many of the waiters have slept and run since, those that were let go left out. */
+static void set_stage(int next)
+{
+	__atomic_store_n(&stage, next, __ATOMIC_RELAXED);
+}
+
+static void many_threads(pthread_t *threads, void *(*function)(void *data))
+{
+	pthread_attr_t attr;
+
+	/* Small ones, which are kept when they end, not unmapped. */
+	if (pthread_attr_init(&attr) || pthread_attr_setstacksize(&attr, 65536))
+		die("pthread_attr");
+	for (uintptr_t i = 0; i < MANY; i++)
+		if (pthread_create(&threads[i], &attr, function, (void *)i))
+			die("a thread");
+}
+
+/* As many ranges in flight as tasks that wait, each for one: how many an end lets go. */
 static void bench_wakeups(void)
 {
 	pthread_t invalidators[MANY], waiters[MANY];
 	unsigned int before, let_go, most = 0, first = MANY;
 
-	stop = false;
 	many_fd = open_bench();
 	many_pages = map(2 * MANY);
 	subscribe(many_fd, many_pages, MANY, 1, 2 * PAGE);
-	for (uintptr_t i = 0; i < MANY; i++) {
+	many_threads(invalidators, many_invalidates);
+	many_threads(waiters, many_waits);
+	for (unsigned int i = 0; i < MANY; i++) {
 		struct bench_cmd cmd = { .count = i, .usecs = -1 };
 
-		if (ioctl(many_fd, BENCH_STALL, &cmd) ||
-		    pthread_create(&invalidators[i], NULL, many_invalidates, (void *)i))
-			die("an invalidator");
+		if (ioctl(many_fd, BENCH_STALL, &cmd))
+			die("BENCH_STALL");
 	}
+	set_stage(INVALIDATE);
 	while (ioctl(many_fd, BENCH_STALLED) != MANY)
 		usleep(1000);
-	for (uintptr_t i = 0; i < MANY; i++)
-		if (pthread_create(&waiters[i], NULL, many_waits, (void *)i))
-			die("a waiter");
-	usleep(500000);
+	set_stage(WAIT);
+	usleep(1000000);
+
 	for (unsigned int i = 0; i < MANY; i++) {
 		struct bench_cmd cmd = { .count = i };
 
 		before = __atomic_load_n(&many_done, __ATOMIC_RELAXED);
 		if (ioctl(many_fd, BENCH_RELEASE, &cmd))
 			die("BENCH_RELEASE");
-		pthread_join(invalidators[i], NULL);
-		usleep(20000);
+		usleep(50000);
 		let_go = __atomic_load_n(&many_done, __ATOMIC_RELAXED) - before;
 		most = let_go > most ? let_go : most;
 		if (let_go && first == MANY)
@@ -266,9 +292,10 @@ static void bench_wakeups(void)
 	printf("{\"case\": \"wakeups\", \"most_by_one_end\": %u, \"ends_before_first\": %u}\n",
 	       most, first);
 	fflush(stdout);
-	stop = true;
+	set_stage(END);
 	for (int i = 0; i < MANY; i++)
-		pthread_join(waiters[i], NULL);
+		if (pthread_join(invalidators[i], NULL) || pthread_join(waiters[i], NULL))
+			die("pthread_join");
 	close(many_fd);
 }
 
