@@ -15,14 +15,9 @@
  * Needs root, the modules vgem and vkms, and a kernel with CONFIG_FAULT_INJECTION
  * (and _DEBUG_FS, _USERCOPY), CONFIG_FAILSLAB and CONFIG_FAIL_PAGE_ALLOC.
  */
-#include "udmabuf_util.h"
+#include "udmabuf_drm.h"
 
-#include <sched.h>
 #include <sys/wait.h>
-
-#include <drm/drm.h>
-#include <drm/drm_fourcc.h>
-#include <drm/drm_mode.h>
 
 #include "../../kselftest_harness.h"
 
@@ -34,9 +29,8 @@
 
 #define SEED		1
 
-/* A small buffer, in pages: also lines of a frame, so that a line is a page. */
-#define PAGES		16
-#define WIDTH		(PAGE / 4)
+/* A small buffer, in pages: as many as a frame has lines. */
+#define PAGES		HEIGHT
 
 /*
  * A large one.  Its items are more than fit into a page, and so are its runs, which
@@ -89,8 +83,7 @@ static const struct setting {
  * @keeper: keeps vkms open, and has to be open when @drm is closed: the last to
  *	close it brings the console back, which takes a while
  * @holder: another device, which has the buffer imported all the time
- * @connector: of vkms
- * @crtc: of vkms
+ * @screen: of vkms
  * @fb: framebuffer
  * @text: what debugfs says about the buffers
  * @spare: descriptors that only use up numbers; 0: none
@@ -104,8 +97,7 @@ struct state {
 	int drm;
 	int keeper;
 	int holder;
-	uint32_t connector;
-	uint32_t crtc;
+	struct vkms_screen screen;
 	uint32_t fb;
 	char text[1024];
 	int spare[FIRST_FDS];
@@ -469,112 +461,6 @@ static int map_and_touch(struct state *s)
 
 /* Importers */
 
-static int drm_ioctl(int fd, unsigned long request, void *arg)
-{
-	int ret;
-
-	do {
-		ret = ioctl(fd, request, arg);
-	} while (ret < 0 && errno == EINTR);
-	return ret < 0 ? -errno : 0;
-}
-
-static bool drm_is(int fd, const char *driver)
-{
-	char name[32] = "";
-	struct drm_version version = {
-		.name = name,
-		.name_len = sizeof(name) - 1,
-	};
-
-	return !drm_ioctl(fd, DRM_IOCTL_VERSION, &version) && !strcmp(name, driver);
-}
-
-static int drm_open(const char *driver)
-{
-	char path[32];
-	int fd;
-
-	for (int i = 0; i < 16; i++) {
-		snprintf(path, sizeof(path), "/dev/dri/card%d", i);
-		fd = open(path, O_RDWR | O_CLOEXEC);
-		if (fd < 0)
-			continue;
-		if (drm_is(fd, driver))
-			return fd;
-		close(fd);
-	}
-	errno = ENODEV;
-	die(driver);
-}
-
-/*
- * vkms waits for its vblank timer to end while it holds the lock that the timer's
- * function takes: when that runs on another CPU, both hang.  The timer is on the CPU
- * of whoever switched it on: so switch on and off on one, and keep DRM from
- * switching off, from a timer of its own, what nobody uses.
- */
-static void vkms_on_one_cpu(void)
-{
-	cpu_set_t cpu;
-
-	CPU_ZERO(&cpu);
-	CPU_SET(0, &cpu);
-	if (sched_setaffinity(0, sizeof(cpu), &cpu))
-		die("CPU 0");
-	write_file("/sys/module/drm/parameters/vblankoffdelay", "0");
-}
-
-static int drm_import(int drm, int dmabuf, uint32_t *handle)
-{
-	struct drm_prime_handle prime = { .fd = dmabuf };
-	int ret = drm_ioctl(drm, DRM_IOCTL_PRIME_FD_TO_HANDLE, &prime);
-
-	*handle = prime.handle;
-	return ret;
-}
-
-static int add_fb(struct state *s, uint32_t handle)
-{
-	struct drm_mode_fb_cmd2 cmd = {
-		.width = WIDTH,
-		.height = PAGES,
-		.pixel_format = DRM_FORMAT_XRGB8888,
-		.handles = { handle },
-		.pitches = { PAGE },
-	};
-	int ret = drm_ioctl(s->drm, DRM_IOCTL_MODE_ADDFB2, &cmd);
-
-	s->fb = cmd.fb_id;
-	return ret;
-}
-
-/* 0: show nothing. */
-static int show_fb(struct state *s, uint32_t fb)
-{
-	struct drm_mode_crtc crtc = {
-		.crtc_id = s->crtc,
-		.fb_id = fb,
-		.set_connectors_ptr = (uintptr_t)&s->connector,
-		.count_connectors = fb ? 1 : 0,
-		.mode_valid = fb ? 1 : 0,
-		.mode = {
-			.clock = 30 * (WIDTH + 3) * (PAGES + 3) / 1000,	/* 30 Hz */
-			.hdisplay = WIDTH,
-			.hsync_start = WIDTH + 1,
-			.hsync_end = WIDTH + 2,
-			.htotal = WIDTH + 3,
-			.vdisplay = PAGES,
-			.vsync_start = PAGES + 1,
-			.vsync_end = PAGES + 2,
-			.vtotal = PAGES + 3,
-			.name = "pages",
-		},
-	};
-
-	return drm_ioctl(s->drm, DRM_IOCTL_MODE_SETCRTC, &crtc);
-}
-
 /*
  * The buffer is imported into a second device all the time.  DMA_API_DEBUG has a
  * record of each page that is mapped; when it cannot allocate one it says so in the
@@ -615,18 +501,11 @@ static void drm_close(struct state *s)
 
 static void vkms_setup(struct state *s)
 {
-	struct drm_mode_card_res res = {
-		.crtc_id_ptr = (uintptr_t)&s->crtc,
-		.connector_id_ptr = (uintptr_t)&s->connector,
-		.count_crtcs = 1,
-		.count_connectors = 1,
-	};
-
 	buffer_shmem(s);
 	hold_in(s, "vgem");
 	s->keeper = drm_open("vkms");
-	if (drm_ioctl(s->keeper, DRM_IOCTL_MODE_GETRESOURCES, &res) || !s->crtc ||
-	    !s->connector || drm_ioctl(s->keeper, DRM_IOCTL_DROP_MASTER, NULL))
+	s->screen = vkms_screen(s->keeper);
+	if (drm_ioctl(s->keeper, DRM_IOCTL_DROP_MASTER, NULL))
 		die("vkms");
 }
 
@@ -640,7 +519,7 @@ static int vkms_import(struct state *s)
 	uint32_t handle;
 	int ret = drm_import(s->drm, s->fd, &handle);
 
-	return ret ?: add_fb(s, handle);
+	return ret ?: vkms_add_fb(s->drm, handle, &s->fb);
 }
 
 static void vkms_setup_fb(struct state *s)
@@ -653,12 +532,12 @@ static void vkms_setup_fb(struct state *s)
 
 static int vkms_show(struct state *s)
 {
-	return show_fb(s, s->fb);
+	return vkms_show_fb(s->drm, &s->screen, s->fb);
 }
 
 static void vkms_hide(struct state *s)
 {
-	if (show_fb(s, 0))
+	if (vkms_show_fb(s->drm, &s->screen, 0))
 		die("DRM_IOCTL_MODE_SETCRTC");
 }
 

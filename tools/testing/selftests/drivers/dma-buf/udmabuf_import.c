@@ -6,21 +6,12 @@
  *
  * Needs both modules and root.  A machine that lacks them fails.
  */
-#include "udmabuf_util.h"
+#include "udmabuf_drm.h"
 
 #include <poll.h>
-#include <sched.h>
 #include <sys/sysmacros.h>
 
-#include <drm/drm.h>
-#include <drm/drm_fourcc.h>
-#include <drm/drm_mode.h>
-
 #include "../../kselftest_harness.h"
-
-/* A line of the frames is a page: so each page has a place on the screen. */
-#define WIDTH	(PAGE / 4)
-#define HEIGHT	16
 
 /* Every memfd is two huge pages, whatever it is made of. */
 #define MEMFD_PAGES	(2 * HUGE / PAGE)
@@ -236,52 +227,6 @@ static void held_wait(const struct held *before)
 
 /* DRM */
 
-static int drm_ioctl(int fd, unsigned long request, void *arg)
-{
-	int ret;
-
-	do {
-		ret = ioctl(fd, request, arg);
-	} while (ret < 0 && errno == EINTR);
-	return ret;
-}
-
-static bool drm_is(int fd, const char *driver)
-{
-	char name[32] = "";
-	struct drm_version version = {
-		.name = name,
-		.name_len = sizeof(name) - 1,
-	};
-
-	return !drm_ioctl(fd, DRM_IOCTL_VERSION, &version) && !strcmp(name, driver);
-}
-
-static int drm_open(const char *driver)
-{
-	char path[32];
-	int fd;
-
-	for (int i = 0; i < 16; i++) {
-		snprintf(path, sizeof(path), "/dev/dri/card%d", i);
-		fd = open(path, O_RDWR | O_CLOEXEC);
-		if (fd < 0)
-			continue;
-		if (drm_is(fd, driver))
-			return fd;
-		close(fd);
-	}
-	errno = ENODEV;
-	die(driver);
-}
-
-static int drm_close_handle(int drm, uint32_t handle)
-{
-	struct drm_gem_close close = { .handle = handle };
-
-	return drm_ioctl(drm, DRM_IOCTL_GEM_CLOSE, &close);
-}
-
 /**
  * struct import - a dma-buf in a DRM device
  * @handle: its handle; 0 if the import failed, with errno
@@ -315,15 +260,13 @@ static uint64_t drm_next_offset(int drm, size_t size)
 	return map.offset;
 }
 
-static struct import drm_import(int drm, int dmabuf)
+static struct import import_make(int drm, int dmabuf)
 {
-	struct drm_prime_handle prime = { .fd = dmabuf };
 	struct import import = {
 		.offset = drm_next_offset(drm, lseek(dmabuf, 0, SEEK_END)),
 	};
 
-	if (!drm_ioctl(drm, DRM_IOCTL_PRIME_FD_TO_HANDLE, &prime))
-		import.handle = prime.handle;
+	drm_import(drm, dmabuf, &import.handle);
 	return import;
 }
 
@@ -349,51 +292,26 @@ static bool import_is(const struct buffer *b, int drm, struct import import,
 
 /* Screens */
 
-/*
- * vkms waits for its vblank timer to end while it holds the lock that the timer's
- * function takes: when that runs on another CPU, both hang.  The timer is on the CPU
- * of whoever switched it on: so switch on and off on one, and keep DRM from
- * switching off, from a timer of its own, what nobody uses.
- */
-static void vkms_on_one_cpu(void)
-{
-	cpu_set_t cpu;
-
-	CPU_ZERO(&cpu);
-	CPU_SET(0, &cpu);
-	if (sched_setaffinity(0, sizeof(cpu), &cpu))
-		die("CPU 0");
-	write_file("/sys/module/drm/parameters/vblankoffdelay", "0");
-}
-
 /**
  * struct screen - vkms's virtual monitor
  * @drm: the device, of which we are master
- * @connector: its first connector
- * @crtc: its only CRTC
+ * @screen: which that is
  * @crc: path of the CRTC's directory in debugfs
  */
 struct screen {
 	int drm;
-	uint32_t connector;
-	uint32_t crtc;
+	struct vkms_screen screen;
 	char crc[64];
 };
 
 static void screen_open(struct screen *s)
 {
-	struct drm_mode_card_res res = {
-		.crtc_id_ptr = (uintptr_t)&s->crtc,
-		.connector_id_ptr = (uintptr_t)&s->connector,
-		.count_crtcs = 1,
-		.count_connectors = 1,
-	};
 	struct stat st;
 	char path[96];
 
 	s->drm = drm_open("vkms");
-	if (drm_ioctl(s->drm, DRM_IOCTL_MODE_GETRESOURCES, &res) || !s->crtc ||
-	    !s->connector || fstat(s->drm, &st))
+	s->screen = vkms_screen(s->drm);
+	if (fstat(s->drm, &st))
 		die("vkms");
 	snprintf(s->crc, sizeof(s->crc), "/sys/kernel/debug/dri/%u/crtc-0/crc",
 		 minor(st.st_rdev));
@@ -404,43 +322,17 @@ static void screen_open(struct screen *s)
 /* 0: show nothing. */
 static void screen_show(struct screen *s, uint32_t fb)
 {
-	struct drm_mode_crtc crtc = {
-		.crtc_id = s->crtc,
-		.fb_id = fb,
-		.set_connectors_ptr = (uintptr_t)&s->connector,
-		.count_connectors = fb ? 1 : 0,
-		.mode_valid = fb ? 1 : 0,
-		.mode = {
-			.clock = 30 * (WIDTH + 3) * (HEIGHT + 3) / 1000,	/* 30 Hz */
-			.hdisplay = WIDTH,
-			.hsync_start = WIDTH + 1,
-			.hsync_end = WIDTH + 2,
-			.htotal = WIDTH + 3,
-			.vdisplay = HEIGHT,
-			.vsync_start = HEIGHT + 1,
-			.vsync_end = HEIGHT + 2,
-			.vtotal = HEIGHT + 3,
-			.name = "pages",
-		},
-	};
-
-	if (drm_ioctl(s->drm, DRM_IOCTL_MODE_SETCRTC, &crtc))
+	if (vkms_show_fb(s->drm, &s->screen, fb))
 		die("DRM_IOCTL_MODE_SETCRTC");
 }
 
 static uint32_t screen_add(struct screen *s, uint32_t handle)
 {
-	struct drm_mode_fb_cmd2 cmd = {
-		.width = WIDTH,
-		.height = HEIGHT,
-		.pixel_format = DRM_FORMAT_XRGB8888,
-		.handles = { handle },
-		.pitches = { PAGE },
-	};
+	uint32_t fb;
 
-	if (drm_ioctl(s->drm, DRM_IOCTL_MODE_ADDFB2, &cmd))
+	if (vkms_add_fb(s->drm, handle, &fb))
 		die("DRM_IOCTL_MODE_ADDFB2");
-	return cmd.fb_id;
+	return fb;
 }
 
 static int screen_remove(struct screen *s, uint32_t fb)
@@ -566,7 +458,7 @@ TEST_F(buffer, mmap_of_import)
 	char *p;
 
 	ASSERT_EQ(attachments(b->fd), 0);
-	import = drm_import(self->vgem, b->fd);
+	import = import_make(self->vgem, b->fd);
 	ASSERT_NE(import.handle, 0);
 	EXPECT_EQ(attachments(b->fd), 1);
 
@@ -591,7 +483,7 @@ TEST_F(buffer, sync_while_imported)
 		DMA_BUF_SYNC_READ, DMA_BUF_SYNC_WRITE, DMA_BUF_SYNC_RW,
 	};
 	struct buffer *b = &self->b;
-	struct import import = drm_import(self->vgem, b->fd);
+	struct import import = import_make(self->vgem, b->fd);
 	uint64_t seed = NEW_SEED;
 	char *p, *imported;
 
@@ -631,9 +523,9 @@ TEST_F(buffer, two_importers)
 	vkms = drm_open("vkms");
 	self->screen.drm = vkms;
 	fd = buffer_export(b, self->dev, variant->layout);
-	in_vgem = drm_import(self->vgem, b->fd);
-	in_vkms = drm_import(vkms, b->fd);
-	second = drm_import(self->vgem, fd);
+	in_vgem = import_make(self->vgem, b->fd);
+	in_vkms = import_make(vkms, b->fd);
+	second = import_make(self->vgem, fd);
 	ASSERT_NE(in_vgem.handle, 0);
 	ASSERT_NE(in_vkms.handle, 0);
 	ASSERT_NE(second.handle, 0);
@@ -684,7 +576,7 @@ TEST_F_TIMEOUT(buffer, frame_from_vmap, 120)
 	uint32_t *dumb, *pixel;
 
 	screen_open(s);
-	import = drm_import(s->drm, b->fd);
+	import = import_make(s->drm, b->fd);
 	ASSERT_NE(import.handle, 0);
 	fb = screen_add(s, import.handle);
 	EXPECT_EQ(drm_close_handle(s->drm, import.handle), 0);
@@ -766,7 +658,7 @@ TEST_F_TIMEOUT(end, any_order, 60)
 	for (size_t i = 0; i < ARRAY_SIZE(orders); i++) {
 		if (b->memfd < 0)
 			buffer_make(b, self->dev, variant->memory, PARTS);
-		import = drm_import(self->vgem, b->fd);
+		import = import_make(self->vgem, b->fd);
 		ASSERT_NE(import.handle, 0);
 		buffer_unmap(b);
 
@@ -804,7 +696,7 @@ TEST_F_TIMEOUT(end, any_order, 60)
 TEST_F(end, mapping_last)
 {
 	struct buffer *b = &self->b;
-	struct import import = drm_import(self->vgem, b->fd);
+	struct import import = import_make(self->vgem, b->fd);
 	char *p;
 
 	ASSERT_NE(import.handle, 0);
@@ -825,7 +717,7 @@ TEST_F(end, device_file_closed)
 {
 	struct buffer *b = &self->b;
 
-	ASSERT_NE(drm_import(self->vgem, b->fd).handle, 0);
+	ASSERT_NE(import_make(self->vgem, b->fd).handle, 0);
 	close_fd(&self->vgem);
 	EXPECT_EQ(attachments(b->fd), 0);
 }
@@ -833,14 +725,14 @@ TEST_F(end, device_file_closed)
 TEST_F(end, imported_twice)
 {
 	struct buffer *b = &self->b;
-	struct import import = drm_import(self->vgem, b->fd);
+	struct import import = import_make(self->vgem, b->fd);
 
 	ASSERT_NE(import.handle, 0);
-	EXPECT_EQ(drm_import(self->vgem, b->fd).handle, import.handle);
+	EXPECT_EQ(import_make(self->vgem, b->fd).handle, import.handle);
 	EXPECT_EQ(attachments(b->fd), 1);
 	EXPECT_EQ(drm_close_handle(self->vgem, import.handle), 0);
 	EXPECT_EQ(attachments(b->fd), 0);
-	EXPECT_EQ(drm_close_handle(self->vgem, import.handle), -1);
+	EXPECT_EQ(drm_close_handle(self->vgem, import.handle), -EINVAL);
 }
 
 /* DRM looks up what it has imported by file: two files, two attachments. */
@@ -848,8 +740,8 @@ TEST_F(end, imported_through_two_files)
 {
 	struct buffer *b = &self->b;
 	int other = drm_open("vgem");
-	struct import import = drm_import(self->vgem, b->fd);
-	struct import second = drm_import(other, b->fd);
+	struct import import = import_make(self->vgem, b->fd);
+	struct import second = import_make(other, b->fd);
 
 	ASSERT_NE(import.handle, 0);
 	ASSERT_NE(second.handle, 0);
@@ -870,7 +762,7 @@ TEST_F(end, on_the_screen)
 	uint32_t fb, crc;
 
 	screen_open(s);
-	import = drm_import(s->drm, b->fd);
+	import = import_make(s->drm, b->fd);
 	ASSERT_NE(import.handle, 0);
 	fb = screen_add(s, import.handle);
 	crc = screen_crc(s, fb);
@@ -891,7 +783,7 @@ TEST_F(end, removed_from_the_screen)
 	uint32_t fb;
 
 	screen_open(s);
-	import = drm_import(s->drm, b->fd);
+	import = import_make(s->drm, b->fd);
 	ASSERT_NE(import.handle, 0);
 	fb = screen_add(s, import.handle);
 	screen_crc(s, fb);
@@ -910,7 +802,7 @@ TEST_F(end, two_framebuffers)
 	uint32_t fb, other, crc;
 
 	screen_open(s);
-	import = drm_import(s->drm, b->fd);
+	import = import_make(s->drm, b->fd);
 	ASSERT_NE(import.handle, 0);
 	fb = screen_add(s, import.handle);
 	other = screen_add(s, import.handle);
@@ -991,7 +883,7 @@ static void expect_refused(struct __test_metadata *_metadata, const char *driver
 
 	for (int i = 0; i < 2; i++) {
 		errno = 0;
-		EXPECT_EQ(drm_import(drm, fd).handle, 0);
+		EXPECT_EQ(import_make(drm, fd).handle, 0);
 		EXPECT_EQ(errno, EACCES);
 		EXPECT_EQ(attachments(fd), 0);
 	}
@@ -1020,7 +912,7 @@ TEST_F(readonly, writable_beside_it)
 {
 	int drm = drm_open("vgem");
 	int fd = buffer_export(&self->b, self->dev, WHOLE);
-	struct import import = drm_import(drm, fd);
+	struct import import = import_make(drm, fd);
 
 	EXPECT_NE(import.handle, 0);
 	EXPECT_EQ(attachments(fd), 1);
