@@ -10,11 +10,12 @@
 #include <sys/resource.h>
 #include <time.h>
 
-#include <drm/drm.h>
-
-#include "udmabuf_util.h"
+#include "udmabuf_drm.h"
 
 #define ROUNDS	3
+
+/* Buffers that memory is measured with: so many that a slab's rest does not matter. */
+#define MANY	64
 
 /* One page of every @stride of a file of @memory, in the order @reversed. */
 struct bench_case {
@@ -67,26 +68,6 @@ static long faults(void)
 	return usage.ru_minflt + usage.ru_majflt;
 }
 
-/* The card whose driver is vgem. */
-static int vgem_open(void)
-{
-	for (int i = 0; i < 16; i++) {
-		char path[32], name[16] = "";
-		struct drm_version version = { .name = name, .name_len = 15 };
-		int fd;
-
-		snprintf(path, sizeof(path), "/dev/dri/card%d", i);
-		fd = open(path, O_RDWR | O_CLOEXEC);
-		if (fd >= 0 && !ioctl(fd, DRM_IOCTL_VERSION, &version) &&
-		    !strcmp(name, "vgem"))
-			return fd;
-		if (fd >= 0)
-			close(fd);
-	}
-	die("no vgem");
-	return -1;
-}
-
 static int create(int dev, int memfd, const struct bench_case *c,
 		  struct udmabuf_create_list *list)
 {
@@ -105,9 +86,10 @@ static void touch(const volatile char *map, size_t size)
 		(void)map[i];
 }
 
-/* Slab and vmalloc memory, in bytes. */
+/* Slab and vmalloc memory, in bytes, with what was counted on each CPU so far. */
 static long kernel_memory(void)
 {
+	write_file("/proc/sys/vm/stat_refresh", "1");
 	return (file_value("/proc/meminfo", "Slab") +
 		file_value("/proc/meminfo", "VmallocUsed")) * 1024;
 }
@@ -168,23 +150,23 @@ static void measure(int dev, int vgem, int memfd, const struct bench_case *c,
 	cost[CLOSE] = now() - t[CLOSE];
 }
 
-/* What eight buffers hold, an eighth of it; -1 where that would take too much. */
+/* What many buffers hold, for one of them; -1 where that would take too long. */
 static long metadata(int dev, int memfd, const struct bench_case *c,
 		     struct udmabuf_create_list *list)
 {
-	int fds[8];
+	int fds[MANY];
 	long held;
 
-	if (c->size > 64UL << 20)
+	if (c->size > 32UL << 20)
 		return -1;
 	close(create(dev, memfd, c, list));
 	held = kernel_memory();
-	for (int i = 0; i < 8; i++)
+	for (int i = 0; i < MANY; i++)
 		fds[i] = create(dev, memfd, c, list);
 	held = kernel_memory() - held;
-	for (int i = 0; i < 8; i++)
+	for (int i = 0; i < MANY; i++)
 		close(fds[i]);
-	return held / 8;
+	return held / MANY;
 }
 
 /* Runs of the newest buffer, where the driver tells; -1 elsewhere. */
@@ -202,6 +184,17 @@ static long count_runs(int dev, int memfd, const struct bench_case *c,
 	return runs;
 }
 
+/*
+ * Has the page allocator begin with memory in as large pieces as there are: where a
+ * case's pages are should not depend on the cases before it.
+ */
+static void settle(void)
+{
+	sync();
+	write_file("/proc/sys/vm/drop_caches", "3");
+	write_file("/proc/sys/vm/compact_memory", "1");
+}
+
 static void bench(int dev, int vgem, const struct bench_case *c)
 {
 	struct udmabuf_create_list *list = calloc(1, sizeof(*list) +
@@ -210,10 +203,12 @@ static void bench(int dev, int vgem, const struct bench_case *c)
 	uint64_t best[STEPS], cost[STEPS];
 	long touches = 0;
 	void *map;
-	int memfd = memfd_filled(c->memory, c->size, 1, &map);
+	int memfd;
 
 	if (!list)
 		die("calloc");
+	settle();
+	memfd = memfd_filled(c->memory, c->size, 1, &map);
 	munmap(map, c->size);
 	list->count = c->items;
 	for (size_t i = 0; i < c->items; i++)
@@ -241,7 +236,7 @@ static void bench(int dev, int vgem, const struct bench_case *c)
 
 int main(void)
 {
-	int dev = udmabuf_open(), vgem = vgem_open();
+	int dev = udmabuf_open(), vgem = drm_open("vgem");
 
 	write_file("/sys/kernel/mm/transparent_hugepage/shmem_enabled", "advise");
 	write_file("/proc/sys/vm/nr_hugepages", "24");
