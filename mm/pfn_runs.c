@@ -30,13 +30,15 @@ static vm_fault_t ensure_pte_table(struct vm_fault *vmf)
 static void fill_ptes(struct vm_area_struct *vma, unsigned long addr, pte_t *pte,
 		      pte_t entry, unsigned long nr)
 {
-	for (; nr--; pte++, addr += PAGE_SIZE) {
+	do {
 		if (likely(pte_none(ptep_get(pte)))) {
 			set_pte_at(vma->vm_mm, addr, pte, entry);
 			update_mmu_cache(vma, addr, pte);
 		}
 		entry = pte_next_pfn(entry);
-	}
+		addr += PAGE_SIZE;
+		pte++;
+	} while (--nr);
 }
 
 /**
@@ -44,21 +46,21 @@ static void fill_ptes(struct vm_area_struct *vma, unsigned long addr, pte_t *pte
  * @vmf: the fault; its vma is VM_PFNMAP and shared
  * @start: where to begin, page-aligned
  * @end: where to end, page-aligned, more than @start
- * @next: tells the frames, from @start on; asked until they reach @end
- * @iter: handed to @next
+ * @run: the frames that @start and what follows it are to have
+ * @page: the place in the buffer that belongs to @start, which is in @run
  *
  * [@start, @end) lies in the vma, and in the one page table that the fault's address
- * belongs to.  Entries that are there stay as they are: of two faults that race, the
- * second finds the first one's.  What another driver's callback, or this one's at an
- * earlier time, has mapped there is not replaced.
+ * belongs to; the runs from @run on go as far.  Entries that are there stay as they
+ * are: of two faults that race, the second finds the first one's.  What another
+ * driver's callback, or this one's at an earlier time, has mapped there is not
+ * replaced.
  *
  * The frames must be those of memory (pfn_valid()) that stays the driver's while it
  * is mapped, and has the cache mode of normal memory: no memory type is looked up,
  * as vmf_insert_pfn() does.  No reference is taken.
  *
  * Context: from a vm_operations_struct's fault handler, under mmap_lock or the vma's
- * lock; may sleep to allocate.  Calls @next under the page table's lock, which is
- * held once for all of it.
+ * lock; may sleep to allocate.  Takes the page table's lock, once for all of it.
  *
  * Return:
  * * %VM_FAULT_NOPAGE - the frames are mapped, or a huge entry has come in the place
@@ -66,12 +68,13 @@ static void fill_ptes(struct vm_area_struct *vma, unsigned long addr, pte_t *pte
  * * %VM_FAULT_OOM - no memory for the table.
  */
 vm_fault_t vmf_insert_pfn_runs(struct vm_fault *vmf, unsigned long start,
-			       unsigned long end, pfn_run_next_t next, void *iter)
+			       unsigned long end, const struct pfn_run *run, u32 page)
 {
 	struct vm_area_struct *vma = vmf->vma;
 	pgprot_t prot = vma->vm_page_prot;
+	unsigned long nr, left = (end - start) >> PAGE_SHIFT;
+	unsigned long done = page - run->first;
 	pte_t *table, *pte;
-	unsigned long addr, nr;
 	spinlock_t *ptl;	/* the page table's */
 	vm_fault_t ret;
 
@@ -79,6 +82,7 @@ vm_fault_t vmf_insert_pfn_runs(struct vm_fault *vmf, unsigned long start,
 	VM_WARN_ON_ONCE((start & PMD_MASK) != ((end - 1) & PMD_MASK) ||
 			(start & PMD_MASK) != (vmf->address & PMD_MASK));
 	VM_WARN_ON_ONCE(!(vma->vm_flags & VM_PFNMAP) || is_cow_mapping(vma->vm_flags));
+	VM_WARN_ON_ONCE(done >= run->nr);
 
 	ret = ensure_pte_table(vmf);
 	if (ret)
@@ -88,11 +92,10 @@ vm_fault_t vmf_insert_pfn_runs(struct vm_fault *vmf, unsigned long start,
 		return VM_FAULT_NOPAGE;
 
 	arch_enter_lazy_mmu_mode();
-	for (addr = start, pte = table; addr < end; addr += nr << PAGE_SHIFT, pte += nr) {
-		struct pfn_run run = next(iter);
-
-		nr = min(run.nr, (end - addr) >> PAGE_SHIFT);
-		fill_ptes(vma, addr, pte, pte_mkspecial(pfn_pte(run.pfn, prot)), nr);
+	for (pte = table; left; left -= nr, pte += nr, done = 0, run++) {
+		nr = min(run->nr - done, left);
+		fill_ptes(vma, start + (pte - table) * PAGE_SIZE, pte,
+			  pte_mkspecial(pfn_pte(run->pfn + done, prot)), nr);
 	}
 	arch_leave_lazy_mmu_mode();
 	pte_unmap_unlock(table, ptl);
@@ -102,9 +105,8 @@ EXPORT_SYMBOL_GPL(vmf_insert_pfn_runs);
 
 /**
  * unpin_pfn_runs() - drop the pins on folios, told by runs of frames
- * @nr: number of frames in all runs together
- * @next: tells the runs, one after the other
- * @iter: handed to @next
+ * @runs: the runs
+ * @nr_runs: how many there are
  *
  * Drops one pin on a folio for each run that intersects it, however many of the
  * folio's frames the run has: what memfd_pin_folios() takes for one range.  The
@@ -112,16 +114,14 @@ EXPORT_SYMBOL_GPL(vmf_insert_pfn_runs);
  *
  * Context: may sleep.
  */
-void unpin_pfn_runs(unsigned long nr, pfn_run_next_t next, void *iter)
+void unpin_pfn_runs(const struct pfn_run *runs, u32 nr_runs)
 {
 	struct pglist_data *pgdat = NULL;
 	unsigned int folios = 0;
 
-	while (nr) {
-		struct pfn_run run = next(iter);
-		unsigned long pfn = run.pfn, end = run.pfn + run.nr;
+	for (const struct pfn_run *run = runs; run < runs + nr_runs; run++) {
+		unsigned long pfn = run->pfn, end = run->pfn + run->nr;
 
-		nr -= run.nr;
 		while (pfn < end) {
 			struct folio *folio = pfn_folio(pfn);
 			int refs = 1;

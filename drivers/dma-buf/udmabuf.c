@@ -74,18 +74,6 @@ MODULE_PARM_DESC(size_limit_mb,
 #define UDMABUF_HOLD_BYTES	SZ_64M
 
 /**
- * struct udmabuf_run - physically contiguous pages of a buffer
- * @first: place of the first page in the buffer, in pages
- * @nr: number of pages, not 0
- * @pfn: frame number of the first page
- */
-struct udmabuf_run {
-	u32 first;
-	u32 nr;
-	unsigned long pfn;
-};
-
-/**
  * struct udmabuf - what a dma-buf of ours stands for (&dma_buf.priv)
  * @runs: the pages, in order; immutable once the dma-buf exists
  * @nr_runs: number of runs in use
@@ -96,12 +84,11 @@ struct udmabuf_run {
  * @lock: protects @mappings
  * @mappings: device mappings, &struct udmabuf_mapping
  * @node: in udmabuf_buffers, under udmabuf_buffers_lock
- * @pinned: size of all folios pinned, in bytes, one pinned twice counted twice
  * @pid: creator's thread group, in the initial PID namespace
  * @comm: creator's name
  */
 struct udmabuf {
-	struct udmabuf_run *runs;
+	struct pfn_run *runs;
 	u32 nr_runs;
 	u32 max_runs;
 	u32 nr_pages;
@@ -111,7 +98,6 @@ struct udmabuf {
 	struct list_head mappings;
 
 	struct list_head node;
-	u64 pinned;
 	pid_t pid;
 	char comm[TASK_COMM_LEN];
 };
@@ -137,7 +123,7 @@ static DEFINE_MUTEX(udmabuf_buffers_lock);
 
 static int udmabuf_grow(struct udmabuf *ub)
 {
-	struct udmabuf_run *runs;
+	struct pfn_run *runs;
 	u32 max;
 
 	if (check_add_overflow(ub->max_runs, max(ub->max_runs, 16U), &max))
@@ -154,7 +140,7 @@ static int udmabuf_grow(struct udmabuf *ub)
 /* Gives back the room that growing left.  To go on with it is no error. */
 static void udmabuf_trim(struct udmabuf *ub)
 {
-	struct udmabuf_run *runs;
+	struct pfn_run *runs;
 
 	if (ub->nr_runs == ub->max_runs)
 		return;
@@ -177,7 +163,7 @@ static int udmabuf_append(struct udmabuf *ub, unsigned long pfn, u32 nr)
 	int ret;
 
 	if (ub->nr_runs) {
-		struct udmabuf_run *last = &ub->runs[ub->nr_runs - 1];
+		struct pfn_run *last = &ub->runs[ub->nr_runs - 1];
 
 		if (last->pfn + last->nr == pfn) {
 			last->nr += nr;
@@ -190,7 +176,7 @@ static int udmabuf_append(struct udmabuf *ub, unsigned long pfn, u32 nr)
 		if (ret)
 			return ret;
 	}
-	ub->runs[ub->nr_runs++] = (struct udmabuf_run) {
+	ub->runs[ub->nr_runs++] = (struct pfn_run) {
 		.first = ub->nr_pages,
 		.nr = nr,
 		.pfn = pfn,
@@ -210,7 +196,7 @@ static bool udmabuf_pin_is_spare(int merged, unsigned long first)
 }
 
 /* The run that @page of the buffer is in.  @page < nr_pages. */
-static const struct udmabuf_run *udmabuf_find(const struct udmabuf *ub, u32 page)
+static const struct pfn_run *udmabuf_find(const struct udmabuf *ub, u32 page)
 {
 	u32 lo = 0, hi = ub->nr_runs;
 
@@ -225,36 +211,9 @@ static const struct udmabuf_run *udmabuf_find(const struct udmabuf *ub, u32 page
 	return &ub->runs[lo];
 }
 
-/**
- * struct udmabuf_cursor - a place in a buffer, to go on from run by run
- * @run: the run that the place is in
- * @page: the place, in pages
- */
-struct udmabuf_cursor {
-	const struct udmabuf_run *run;
-	u32 page;
-};
-
-/* The frames from the cursor to its run's end; leaves it at the next run. */
-static struct pfn_run udmabuf_next_frames(void *iter)
-{
-	struct udmabuf_cursor *c = iter;
-	u32 done = c->page - c->run->first;
-	struct pfn_run frames = {
-		.pfn = c->run->pfn + done,
-		.nr = c->run->nr - done,
-	};
-
-	c->page += frames.nr;
-	c->run++;
-	return frames;
-}
-
 static void udmabuf_free(struct udmabuf *ub)
 {
-	struct udmabuf_cursor c = { .run = ub->runs };
-
-	unpin_pfn_runs(ub->nr_pages, udmabuf_next_frames, &c);
+	unpin_pfn_runs(ub->runs, ub->nr_runs);
 	kvfree(ub->runs);
 	mutex_destroy(&ub->lock);
 	kfree(ub);
@@ -277,13 +236,11 @@ static vm_fault_t udmabuf_fault(struct vm_fault *vmf)
 	unsigned long start = max(vmf->address & PMD_MASK, vma->vm_start);
 	unsigned long end = min((vmf->address & PMD_MASK) + PMD_SIZE, vma->vm_end);
 	const struct udmabuf *ub = vma->vm_private_data;
-	struct udmabuf_cursor c;
+	u32 page = udmabuf_page_at(vma, start);
 
 	if (vmf->pgoff >= ub->nr_pages)
 		return VM_FAULT_SIGBUS;
-	c.page = udmabuf_page_at(vma, start);
-	c.run = udmabuf_find(ub, c.page);
-	return vmf_insert_pfn_runs(vmf, start, end, udmabuf_next_frames, &c);
+	return vmf_insert_pfn_runs(vmf, start, end, udmabuf_find(ub, page), page);
 }
 
 #ifdef CONFIG_ARCH_SUPPORTS_PMD_PFNMAP
@@ -300,7 +257,7 @@ static bool udmabuf_huge_frame(const struct vm_fault *vmf, unsigned int order,
 	const struct udmabuf *ub = vma->vm_private_data;
 	unsigned long size = PAGE_SIZE << order;
 	unsigned long start = ALIGN_DOWN(vmf->address, size);
-	const struct udmabuf_run *run;
+	const struct pfn_run *run;
 	u32 page, done;
 
 	if (start < vma->vm_start || vma->vm_end - start < size)
@@ -390,7 +347,7 @@ static void *udmabuf_vmap_runs(const struct udmabuf *ub)
 /* A run that ends in the linear map lies in it: highmem is above. */
 static void *udmabuf_linear_address(const struct udmabuf *ub)
 {
-	const struct udmabuf_run *run = &ub->runs[0];
+	const struct pfn_run *run = &ub->runs[0];
 
 	if (ub->nr_runs > 1 || PageHighMem(pfn_to_page(run->pfn + run->nr - 1)))
 		return NULL;
@@ -429,6 +386,9 @@ struct udmabuf_segment_limits {
 	unsigned long boundary;
 };
 
+/* The boundary of a device that has none: the end of what can be addressed. */
+#define UDMABUF_NO_BOUNDARY	((ULONG_MAX >> PAGE_SHIFT) + 1)
+
 static struct udmabuf_segment_limits udmabuf_segment_limits(struct device *dev)
 {
 	size_t max = min_t(size_t, dma_get_max_seg_size(dev),
@@ -444,62 +404,55 @@ static struct udmabuf_segment_limits udmabuf_segment_limits(struct device *dev)
 static u32 udmabuf_segment(const struct udmabuf_segment_limits *limits,
 			   unsigned long pfn, u32 left)
 {
-	unsigned long room = limits->boundary - (pfn & (limits->boundary - 1));
+	unsigned long room;
 
 	if (left == 1)
 		return 1;
+	room = limits->boundary - (pfn & (limits->boundary - 1));
 	return min3((unsigned long)left, (unsigned long)limits->max, room);
 }
 
-static u64 udmabuf_count_segments(const struct udmabuf *ub,
-				  const struct udmabuf_segment_limits *limits)
+/*
+ * Describes the runs in entries that the device can take, from @sg on, or, if that is
+ * NULL, only counts them.
+ */
+static u64 udmabuf_describe(const struct udmabuf *ub,
+			    struct udmabuf_segment_limits limits,
+			    struct scatterlist *sg)
 {
+	const struct pfn_run *end = ub->runs + ub->nr_runs;
 	u64 nents = 0;
 
-	for (u32 i = 0; i < ub->nr_runs; i++) {
-		unsigned long pfn = ub->runs[i].pfn;
-		u32 left = ub->runs[i].nr;
+	for (const struct pfn_run *run = ub->runs; run < end; run++) {
+		unsigned long pfn = run->pfn;
+		u32 nr, left = run->nr;
 
-		while (left) {
-			u32 nr = udmabuf_segment(limits, pfn, left);
-
-			pfn += nr;
-			left -= nr;
-			nents++;
+		for (; left; left -= nr, pfn += nr, nents++) {
+			nr = udmabuf_segment(&limits, pfn, left);
+			if (!sg)
+				continue;
+			sg_set_page(sg, pfn_to_page(pfn), nr << PAGE_SHIFT, 0);
+			sg = sg_next(sg);
 		}
 	}
 	return nents;
 }
 
-/* Describes the runs in entries that the device can take. */
 static int udmabuf_fill_sgt(const struct udmabuf *ub, struct sg_table *sgt,
 			    const struct udmabuf_segment_limits *limits)
 {
-	u64 nents = udmabuf_count_segments(ub, limits);
-	struct scatterlist *sg;
+	u64 nents = ub->nr_runs;
 	int ret;
 
+	/* A device that could take the whole buffer in one entry cuts no run. */
+	if (limits->max < ub->nr_pages || limits->boundary != UDMABUF_NO_BOUNDARY)
+		nents = udmabuf_describe(ub, *limits, NULL);
 	if (nents > INT_MAX)
 		return -ENOMEM;
 	ret = sg_alloc_table(sgt, nents, GFP_KERNEL);
-	if (ret)
-		return ret;
-
-	sg = sgt->sgl;
-	for (u32 i = 0; i < ub->nr_runs; i++) {
-		unsigned long pfn = ub->runs[i].pfn;
-		u32 left = ub->runs[i].nr;
-
-		while (left) {
-			u32 nr = udmabuf_segment(limits, pfn, left);
-
-			sg_set_page(sg, pfn_to_page(pfn), nr << PAGE_SHIFT, 0);
-			sg = sg_next(sg);
-			pfn += nr;
-			left -= nr;
-		}
-	}
-	return 0;
+	if (!ret)
+		udmabuf_describe(ub, *limits, sgt->sgl);
+	return ret;
 }
 
 /*
@@ -640,7 +593,7 @@ static int udmabuf_check_items(const struct udmabuf_create_item *items, u32 coun
 	for (u32 i = 0; i < count; i++) {
 		u64 end;
 
-		if (!PAGE_ALIGNED(items[i].offset) || !PAGE_ALIGNED(items[i].size))
+		if (!PAGE_ALIGNED(items[i].offset | items[i].size))
 			return -EINVAL;
 		if (!items[i].size ||
 		    check_add_overflow(items[i].offset, items[i].size, &end) ||
@@ -704,8 +657,6 @@ static int udmabuf_add_folio(struct udmabuf *ub, struct address_space *mapping,
 	merged = udmabuf_append(ub, folio_pfn(folio) + first, nr);
 	if (merged < 0 || udmabuf_pin_is_spare(merged, first))
 		unpin_folio(folio);
-	else
-		ub->pinned += folio_size(folio);
 	return min(merged, 0);
 }
 
@@ -796,7 +747,7 @@ static int udmabuf_pin_hold(struct udmabuf *ub, struct udmabuf_pinner *p)
 		u64 start = p->pos;
 
 		ret = udmabuf_pin_piece(ub, p, folios, bytes);
-		if (ret < 0)
+		if (ret <= 0)
 			break;
 		folios -= ret;
 		bytes -= p->pos - start;
@@ -986,6 +937,31 @@ static struct miscdevice udmabuf_misc = {
 
 /* debugfs: udmabuf/buffers */
 
+/*
+ * Size of the folios that the buffer has pages of: what it keeps in memory and in its
+ * place.  Folios that it comes back to after others are counted again.
+ */
+static u64 udmabuf_pinned(const struct udmabuf *ub)
+{
+	struct folio *last = NULL;
+	u64 size = 0;
+
+	for (u32 i = 0; i < ub->nr_runs; i++) {
+		unsigned long pfn = ub->runs[i].pfn, end = pfn + ub->runs[i].nr;
+
+		while (pfn < end) {
+			struct folio *folio = pfn_folio(pfn);
+
+			if (folio != last)
+				size += folio_size(folio);
+			last = folio;
+			pfn = folio_pfn(folio) + folio_nr_pages(folio);
+			cond_resched();
+		}
+	}
+	return size;
+}
+
 static int udmabuf_buffers_show(struct seq_file *s, void *unused)
 {
 	const struct udmabuf *ub;
@@ -995,7 +971,7 @@ static int udmabuf_buffers_show(struct seq_file *s, void *unused)
 	list_for_each_entry(ub, &udmabuf_buffers, node) {
 		seq_printf(s, "%llu\t%u\t%llu\t%s\t%d\t",
 			   (u64)ub->nr_pages << PAGE_SHIFT, ub->nr_runs,
-			   ub->pinned, ub->readonly ? "ro" : "rw", ub->pid);
+			   udmabuf_pinned(ub), ub->readonly ? "ro" : "rw", ub->pid);
 		seq_escape(s, ub->comm, " \t\n\\");
 		seq_putc(s, '\n');
 	}

@@ -8,27 +8,19 @@
 #include <linux/mm_types.h>
 
 /**
- * struct pfn_run - frames that are contiguous
- * @pfn: the first one
+ * struct pfn_run - contiguous frames; an array of such says where a buffer's pages are
+ * @first: place of the first frame in the buffer, in pages: where the run before ends
  * @nr: how many there are, not 0
+ * @pfn: the first one
  */
 struct pfn_run {
+	u32 first;
+	u32 nr;
 	unsigned long pfn;
-	unsigned long nr;
 };
 
-/**
- * typedef pfn_run_next_t - tells what comes next
- * @iter: the caller's iterator, as given to vmf_insert_pfn_runs() or
- *	unpin_pfn_runs()
- *
- * Context: may be called under a page table lock: may not sleep.
- * Return: the frames that follow those of the call before.
- */
-typedef struct pfn_run (*pfn_run_next_t)(void *iter);
-
 vm_fault_t vmf_insert_pfn_runs(struct vm_fault *vmf, unsigned long start,
-			       unsigned long end, pfn_run_next_t next, void *iter);
-void unpin_pfn_runs(unsigned long nr, pfn_run_next_t next, void *iter);
+			       unsigned long end, const struct pfn_run *run, u32 page);
+void unpin_pfn_runs(const struct pfn_run *runs, u32 nr_runs);
 
 #endif /* _LINUX_PFN_RUNS_H */

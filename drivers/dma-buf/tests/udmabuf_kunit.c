@@ -113,7 +113,7 @@ static void udmabuf_find_test(struct kunit *test)
 		append(test, 14 * runs, nr);
 		KUNIT_ASSERT_EQ(test, t->ub.nr_runs, runs);
 		for (u32 page = 0; page < t->ub.nr_pages; page++) {
-			const struct udmabuf_run *run = udmabuf_find(&t->ub, page);
+			const struct pfn_run *run = udmabuf_find(&t->ub, page);
 
 			if (page == t->ub.runs[expected].first +
 				    t->ub.runs[expected].nr)
@@ -231,16 +231,15 @@ static void udmabuf_unpin_test(struct kunit *test)
 
 	KUNIT_ASSERT_NOT_NULL(test, folio);
 	for (int i = 0; i < ARRAY_SIZE(runs); i++) {
-		struct udmabuf_run run = {
+		struct pfn_run run = {
 			.nr = runs[i].nr,
 			.pfn = folio_pfn(folio) + runs[i].first,
 		};
-		struct udmabuf_cursor c = { .run = &run };
 
 		folio_get(folio);
 		atomic_inc(&folio->_pincount);
 		node_stat_add_folio(folio, NR_FOLL_PIN_ACQUIRED);
-		unpin_pfn_runs(run.nr, udmabuf_next_frames, &c);
+		unpin_pfn_runs(&run, 1);
 		KUNIT_EXPECT_EQ(test, atomic_read(&folio->_pincount), 0);
 		KUNIT_EXPECT_EQ(test, folio_ref_count(folio), 1);
 	}
@@ -253,7 +252,8 @@ static void udmabuf_sgt_test(struct kunit *test)
 	static const struct udmabuf_segment_limits limits[] = {
 		{ 1, 1UL << 20 }, { 2, 1UL << 20 }, { 3, 1UL << 20 }, { 16, 1UL << 20 },
 		{ 63, 1UL << 20 }, { 64, 1UL << 20 }, { 65, 1UL << 20 },
-		{ U32_MAX, BITS_PER_LONG == 64 ? 1UL << 51 : 1UL << 20 },
+		{ U32_MAX, UDMABUF_NO_BOUNDARY }, { 137, UDMABUF_NO_BOUNDARY },
+		{ 136, UDMABUF_NO_BOUNDARY }, { 64, UDMABUF_NO_BOUNDARY },
 		{ 65, 16 }, { 3, 4 }, { U32_MAX, 1 }, { 64, 64 },
 	};
 	static const u32 lengths[] = { 1, 4, 64, 65, 3 };
@@ -272,7 +272,7 @@ static void udmabuf_sgt_test(struct kunit *test)
 
 		KUNIT_ASSERT_EQ(test, udmabuf_fill_sgt(&t->ub, &sgt, &limits[i]), 0);
 		for_each_sgtable_sg(&sgt, sg, j) {
-			const struct udmabuf_run *r = &t->ub.runs[run];
+			const struct pfn_run *r = &t->ub.runs[run];
 			unsigned long pfn = page_to_pfn(sg_page(sg));
 			u32 nr = sg->length >> PAGE_SHIFT;
 
