@@ -179,7 +179,10 @@ TEST_F_TIMEOUT(share, scattered_items, 300)
 	check_list(_metadata, self, pieces, ARRAY_SIZE(pieces));
 }
 
-/* Huge pages make few runs, and parts of one that adjoin need one pin. */
+/*
+ * Huge pages make few runs, and parts of one that adjoin need one pin.  What is pinned
+ * in several places is as large as in one.
+ */
 TEST_F(share, runs_and_pins)
 {
 	struct udmabuf_create_item items[3] = {};
@@ -222,12 +225,13 @@ TEST_F(share, runs_and_pins)
 	EXPECT_EQ(held().pins, self->before.pins + 1);
 	close(fd);
 
-	/* The same with a gap: two runs, two pins. */
+	/* 3..4, 0 and 6..7: three runs, three pins. */
 	items[1].offset = 0;
 	fd = udmabuf_create_list(self->dev, items, 3);
 	ASSERT_GE(fd, 0);
 	udmabuf_stat(&runs, &pinned);
 	EXPECT_EQ(runs, 3);
+	EXPECT_EQ(pinned, HUGE);
 	EXPECT_EQ(held().pins, self->before.pins + 3);
 	close(fd);
 	close(items[0].memfd);
@@ -285,6 +289,42 @@ TEST_F(share, written_pages_are_kept)
 		lost += !page_is(mem + i * PAGE, 5, i);
 	EXPECT_EQ(lost, 0);
 	munmap(mem, PAGES * PAGE);
+	close(memfd);
+}
+
+/*
+ * Pages that fallocate() has put there, and nobody has used: a buffer of them has
+ * nothing of what was in that memory before, and what it gets stays.
+ */
+TEST_F(share, fallocated)
+{
+	static const char zeroes[PAGE];
+	const size_t pages = 2 * HUGE / PAGE;
+	int stale = memfd_filled(variant->memory, pages * PAGE, 5, NULL);
+	int memfd = memfd_new(variant->memory, pages * PAGE), fd;
+	size_t dirty = 0, lost = 0;
+	char *map, *mem;
+
+	close(stale);
+	ASSERT_EQ(fallocate(memfd, 0, 0, pages * PAGE), 0);
+	mem = map_shared(memfd, pages * PAGE, PROT_READ | PROT_WRITE);
+	mark_page(mem + 7 * PAGE, 6, 7);
+
+	fd = udmabuf_create(self->dev, memfd, 0, pages * PAGE);
+	ASSERT_GE(fd, 0);
+	map = map_shared(fd, pages * PAGE, PROT_READ | PROT_WRITE);
+	EXPECT_TRUE(page_is(map + 7 * PAGE, 6, 7));
+	for (size_t i = 0; i < pages; i++)
+		dirty += i != 7 && memcmp(map + i * PAGE, zeroes, PAGE);
+	EXPECT_EQ(dirty, 0);
+
+	mark_pages(map, 7, pages);
+	for (size_t i = 0; i < pages; i++)
+		lost += !page_is(mem + i * PAGE, 7, i);
+	EXPECT_EQ(lost, 0);
+	munmap(map, pages * PAGE);
+	munmap(mem, pages * PAGE);
+	close(fd);
 	close(memfd);
 }
 
