@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * An exporter for tests of the dma-buf core: one kind of buffer maps what
- * get_user_pages() could reach, which the core has to notice; the other maps huge
- * entries, which can be revoked while the mapping is used and forked.
+ * An exporter for tests of the dma-buf core: two kinds of buffers map what
+ * get_user_pages() could reach, which the core has to notice; another one maps huge
+ * entries, which can be revoked while the mapping is used and forked.  And an
+ * importer, which passes mmap() on.
  */
 #include <linux/cleanup.h>
+#include <linux/delay.h>
 #include <linux/dma-buf.h>
 #include <linux/fcntl.h>
 #include <linux/gfp.h>
+#include <linux/jiffies.h>
 #include <linux/huge_mm.h>
 #include <linux/miscdevice.h>
 #include <linux/mm.h>
@@ -26,7 +29,7 @@
 /**
  * struct test_buffer - what a dma-buf of ours stands for
  * @page: 2 MiB, in every slot of the buffer
- * @kind: DMA_BUF_TEST_MIXEDMAP or DMA_BUF_TEST_PFNMAP
+ * @kind: DMA_BUF_TEST_MIXEDMAP, _PFNMAP or _INSERT
  * @lock: taken for reading by faults, for writing to revoke
  * @revoked: no fault may map anything; under @lock
  */
@@ -95,6 +98,8 @@ static int test_mmap(struct dma_buf *dmabuf, struct vm_area_struct *vma)
 
 	if (!(vma->vm_flags & VM_MAYSHARE))
 		return -EINVAL;
+	if (buffer->kind == DMA_BUF_TEST_INSERT)
+		return vm_insert_page(vma, vma->vm_start, buffer->page);
 	vm_flags_set(vma, VM_DONTEXPAND | VM_DONTDUMP |
 		     (buffer->kind == DMA_BUF_TEST_MIXEDMAP ? VM_MIXEDMAP : VM_PFNMAP));
 	vma->vm_ops = &test_vm_ops;
@@ -137,7 +142,7 @@ static int test_create(u32 kind)
 	struct dma_buf *dmabuf;
 	int fd;
 
-	if (kind != DMA_BUF_TEST_MIXEDMAP && kind != DMA_BUF_TEST_PFNMAP)
+	if (kind < DMA_BUF_TEST_MIXEDMAP || kind > DMA_BUF_TEST_INSERT)
 		return -EINVAL;
 	buffer = kzalloc(sizeof(*buffer), GFP_KERNEL);
 	if (!buffer)
@@ -166,17 +171,25 @@ static int test_create(u32 kind)
 	return fd;
 }
 
-static int test_revoke(u32 fd, bool revoked)
+/* The buffer of a descriptor, with a reference on the dma-buf. */
+static struct dma_buf *test_get(u32 fd)
 {
 	struct dma_buf *dmabuf = dma_buf_get(fd);
+
+	if (!IS_ERR(dmabuf) && dmabuf->ops != &test_ops) {
+		dma_buf_put(dmabuf);
+		return ERR_PTR(-EINVAL);
+	}
+	return dmabuf;
+}
+
+static int test_revoke(u32 fd, bool revoked)
+{
+	struct dma_buf *dmabuf = test_get(fd);
 	struct test_buffer *buffer;
 
 	if (IS_ERR(dmabuf))
 		return PTR_ERR(dmabuf);
-	if (dmabuf->ops != &test_ops) {
-		dma_buf_put(dmabuf);
-		return -EINVAL;
-	}
 	buffer = dmabuf->priv;
 	scoped_guard(rwsem_write, &buffer->lock) {
 		buffer->revoked = revoked;
@@ -187,12 +200,170 @@ static int test_revoke(u32 fd, bool revoked)
 	return 0;
 }
 
+#ifdef CONFIG_ARCH_SUPPORTS_PMD_PFNMAP
+static atomic_t test_held = ATOMIC_INIT(0);
+
+/*
+ * Takes the lock of the huge entry at the address.  As long as it is held the entry
+ * stays, and so does the table that it is in.
+ */
+static int test_lock_entry(const struct test_buffer *buffer, unsigned long address,
+			   struct follow_pfnmap_args *args)
+{
+	int ret = -EFAULT;
+
+	mmap_read_lock(current->mm);
+	args->address = address;
+	args->vma = vma_lookup(current->mm, address);
+	if (args->vma && args->vma->vm_ops == &test_vm_ops &&
+	    args->vma->vm_private_data == buffer)
+		ret = follow_pfnmap_start(args);
+	if (!ret && !pmd_special(*pmd_off(current->mm, address))) {
+		follow_pfnmap_end(args);
+		ret = -EINVAL;
+	}
+	mmap_read_unlock(current->mm);
+	return ret;
+}
+
+/* From the vma's copy to the lock of its first entry, on a busy machine. */
+#define FORK_DELAY_MS	300
+
+/*
+ * What unmap_mapping_range() does to the entry at the address, and nothing to the
+ * child's, which it came to before there was one:
+ *
+ *	fork()				here
+ *					lock
+ *	copy the vma, test_vm_open()	see that there is one more
+ *	pmd = *src_pmd			give it time
+ *	wait for the lock
+ *					clear *src_pmd, unlock
+ *	what becomes of pmd?
+ *
+ * fork() flushes the TLB.  That it waits for the lock cannot be seen: on virtual
+ * machines spinlocks do not tell.
+ */
+static int test_clear_in_fork(const struct test_buffer *buffer, unsigned long address)
+{
+	unsigned long end = jiffies + 5 * HZ;
+	int vmas = atomic_read(&test_vmas);
+	struct follow_pfnmap_args args = {};
+	int ret;
+
+	address &= PMD_MASK;
+	ret = test_lock_entry(buffer, address, &args);
+	if (ret)
+		return ret;
+	atomic_inc(&test_held);
+	while (atomic_read(&test_vmas) == vmas && time_before(jiffies, end))
+		cpu_relax();
+	if (atomic_read(&test_vmas) > vmas) {
+		mdelay(FORK_DELAY_MS);
+		pmdp_huge_get_and_clear(current->mm, address,
+					pmd_off(current->mm, address));
+	} else {
+		ret = -ETIMEDOUT;
+	}
+	atomic_dec(&test_held);
+	follow_pfnmap_end(&args);
+	return ret;
+}
+
+static int test_revoke_in_fork(const void __user *arg)
+{
+	struct dma_buf_test_fork what;
+	struct test_buffer *buffer;
+	struct dma_buf *dmabuf;
+	int ret;
+
+	if (copy_from_user(&what, arg, sizeof(what)))
+		return -EFAULT;
+	dmabuf = test_get(what.fd);
+	if (IS_ERR(dmabuf))
+		return PTR_ERR(dmabuf);
+	buffer = dmabuf->priv;
+	scoped_guard(rwsem_write, &buffer->lock)
+		buffer->revoked = true;
+	ret = test_clear_in_fork(buffer, what.address);
+	dma_buf_put(dmabuf);
+	return ret;
+}
+
+static int test_is_held(void)
+{
+	return atomic_read(&test_held);
+}
+#else
+static int test_revoke_in_fork(const void __user *arg)
+{
+	return -EOPNOTSUPP;
+}
+
+static int test_is_held(void)
+{
+	return 0;
+}
+#endif
+
+/* The importer: its vmas are counted along with the exporter's. */
+
+static const struct vm_operations_struct test_importer_vm_ops = {
+	.open = test_vm_open,
+	.close = test_vm_close,
+};
+
+static int test_import(struct file *file, u32 fd)
+{
+	struct dma_buf *dmabuf = test_get(fd);
+
+	if (IS_ERR(dmabuf))
+		return PTR_ERR(dmabuf);
+	if (!cmpxchg(&file->private_data, NULL, dmabuf))
+		return 0;
+	dma_buf_put(dmabuf);
+	return -EBUSY;
+}
+
+/* An object of its own that it counts is not the exporter's to drop. */
+static int test_importer_mmap(struct file *file, struct vm_area_struct *vma)
+{
+	struct dma_buf *dmabuf = READ_ONCE(file->private_data);
+	int ret;
+
+	if (!dmabuf)
+		return -ENODEV;
+	vma->vm_ops = &test_importer_vm_ops;
+	test_vm_open(vma);
+	ret = dma_buf_mmap(dmabuf, vma, vma->vm_pgoff);
+	if (ret || vma->vm_ops != &test_importer_vm_ops)
+		test_vm_close(vma);
+	return ret;
+}
+
+static int test_open(struct inode *inode, struct file *file)
+{
+	file->private_data = NULL;	/* the misc device, until now */
+	return 0;
+}
+
+static int test_file_release(struct inode *inode, struct file *file)
+{
+	if (file->private_data)
+		dma_buf_put(file->private_data);
+	return 0;
+}
+
 static long test_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 {
 	u32 value;
 
 	if (cmd == DMA_BUF_TEST_VMAS)
 		return atomic_read(&test_vmas);
+	if (cmd == DMA_BUF_TEST_HELD)
+		return test_is_held();
+	if (cmd == DMA_BUF_TEST_REVOKE_IN_FORK)
+		return test_revoke_in_fork((void __user *)arg);
 	if (get_user(value, (u32 __user *)arg))
 		return -EFAULT;
 	switch (cmd) {
@@ -202,6 +373,8 @@ static long test_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 		return test_revoke(value, true);
 	case DMA_BUF_TEST_RESTORE:
 		return test_revoke(value, false);
+	case DMA_BUF_TEST_IMPORT:
+		return test_import(file, value);
 	default:
 		return -ENOTTY;
 	}
@@ -209,6 +382,9 @@ static long test_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 
 static const struct file_operations test_fops = {
 	.owner = THIS_MODULE,
+	.open = test_open,
+	.release = test_file_release,
+	.mmap = test_importer_mmap,
 	.unlocked_ioctl = test_ioctl,
 };
 

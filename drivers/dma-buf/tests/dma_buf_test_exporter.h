@@ -11,6 +11,7 @@
 
 #define DMA_BUF_TEST_MIXEDMAP	1	/* breaks the rule: maps VM_MIXEDMAP */
 #define DMA_BUF_TEST_PFNMAP	2	/* keeps it, with huge entries */
+#define DMA_BUF_TEST_INSERT	3	/* breaks it, and leaves vm_ops as they are */
 
 /* A dma-buf of DMA_BUF_TEST_SLOTS times the same 2 MiB; returns its descriptor. */
 #define DMA_BUF_TEST_CREATE	_IOW('u', 0x60, __u32)
@@ -18,8 +19,31 @@
 #define DMA_BUF_TEST_REVOKE	_IOW('u', 0x61, __u32)
 /* Lets them be faulted in again. */
 #define DMA_BUF_TEST_RESTORE	_IOW('u', 0x62, __u32)
-/* Returns how many vmas were opened and not closed, of all dma-bufs. */
+/* Returns how many vmas were opened and not closed, of all dma-bufs and importers. */
 #define DMA_BUF_TEST_VMAS	_IO('u', 0x63)
+
+/**
+ * struct dma_buf_test_fork - a mapping to revoke while it is forked
+ * @fd: the dma-buf, of kind DMA_BUF_TEST_PFNMAP
+ * @pad: 0
+ * @address: of a slot that is mapped by a huge entry
+ */
+struct dma_buf_test_fork {
+	__u32 fd;
+	__u32 pad;
+	__u64 address;
+};
+
+/*
+ * Lets no mapping be faulted in again, and takes the entry at the address away, and
+ * no other, while a task that is forking, and has read it, waits for its lock.
+ * ETIMEDOUT: none has forked within five seconds.
+ */
+#define DMA_BUF_TEST_REVOKE_IN_FORK	_IOW('u', 0x64, struct dma_buf_test_fork)
+/* Whether that lock is held now: time to fork. */
+#define DMA_BUF_TEST_HELD	_IO('u', 0x65)
+/* Has mmap() on this file map the dma-buf, as importers do.  Once a file. */
+#define DMA_BUF_TEST_IMPORT	_IOW('u', 0x66, __u32)
 
 #define DMA_BUF_TEST_SLOTS	16
 
