@@ -46,6 +46,7 @@ bench: tree
 	@scripts/build plain base
 	@scripts/bench
 	@scripts/bench-hmm
+	@scripts/bench-vfio
 
 kcsan: tree
 	@scripts/build kcsan
