@@ -3,8 +3,7 @@
 # The front door.  Everything is made under build/ and out/.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check bench kcsan kernel shell lint tree refresh series \
-	bisect-check cross deb clean
+.PHONY: help demo check bench kcsan kernel shell lint tree refresh clean
 
 help:
 	@echo "make demo     a guest's framebuffer through a udmabuf: out/framebuffer.png"
@@ -64,6 +63,7 @@ lint: tree
 refresh:
 	@scripts/refresh $(P) $(F)
 
+.PHONY: series bisect-check cross deb
 V ?= 1
 series: tree
 	@scripts/mail --version $(V)
