@@ -45,7 +45,6 @@
 #define RAM		"11.0/00.0"		/* 64 MiB behind BAR 2; no FLR, no PM */
 #define WITNESS		"12.0"			/* the same bytes behind its BAR 2 */
 #define NVME		"13.0/00.0"		/* 64 MiB behind BAR 2; FLR, PM */
-#define NIC		"14.0/00.0"		/* e1000e; AER */
 #define PAIR_ONE	"15.0/00.0"		/* as RAM, but with */
 #define PAIR_TWO	"15.0/00.1"		/* one reset for both */
 #define REGISTERS	"16.0/00.0"		/* edu; registers behind BAR 0 */
