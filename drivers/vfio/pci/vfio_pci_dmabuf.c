@@ -55,8 +55,6 @@
  * A range is an offset and a length; a run has a first page and a length, and the run
  * after it begins where it ends.  Nothing here has an inclusive end.
  */
-#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
-
 #include <linux/dma-buf.h>
 #include <linux/dma-fence.h>
 #include <linux/dma-map-ops.h>
