@@ -121,13 +121,10 @@ static DEFINE_MUTEX(udmabuf_buffers_lock);
 
 /* Runs */
 
-static int udmabuf_grow(struct udmabuf *ub)
+static int udmabuf_make_room(struct udmabuf *ub, u32 max)
 {
 	struct pfn_run *runs;
-	u32 max;
 
-	if (check_add_overflow(ub->max_runs, max(ub->max_runs, 16U), &max))
-		return -ENOMEM;
 	runs = kvrealloc(ub->runs, array_size(max, sizeof(*runs)),
 			 GFP_KERNEL_ACCOUNT | __GFP_NOWARN);
 	if (!runs)
@@ -160,6 +157,7 @@ static void udmabuf_trim(struct udmabuf *ub)
  */
 static int udmabuf_append(struct udmabuf *ub, unsigned long pfn, u32 nr)
 {
+	u32 max;
 	int ret;
 
 	if (ub->nr_runs) {
@@ -172,7 +170,9 @@ static int udmabuf_append(struct udmabuf *ub, unsigned long pfn, u32 nr)
 		}
 	}
 	if (ub->nr_runs == ub->max_runs) {
-		ret = udmabuf_grow(ub);
+		if (check_add_overflow(ub->max_runs, max(ub->max_runs, 16U), &max))
+			return -ENOMEM;
+		ret = udmabuf_make_room(ub, max);
 		if (ret)
 			return ret;
 	}
@@ -412,13 +412,24 @@ static u32 udmabuf_segment(const struct udmabuf_segment_limits *limits,
 	return min3((unsigned long)left, (unsigned long)limits->max, room);
 }
 
+/* Describes each run in an entry, from @sg on. */
+static void udmabuf_describe_runs(const struct udmabuf *ub, struct scatterlist *sg)
+{
+	const struct pfn_run *end = ub->runs + ub->nr_runs;
+
+	for (const struct pfn_run *run = ub->runs; run < end; run++) {
+		sg_set_page(sg, pfn_to_page(run->pfn), run->nr << PAGE_SHIFT, 0);
+		sg = sg_next(sg);
+	}
+}
+
 /*
  * Describes the runs in entries that the device can take, from @sg on, or, if that is
  * NULL, only counts them.
  */
-static u64 udmabuf_describe(const struct udmabuf *ub,
-			    struct udmabuf_segment_limits limits,
-			    struct scatterlist *sg)
+static u64 udmabuf_describe_cut(const struct udmabuf *ub,
+				struct udmabuf_segment_limits limits,
+				struct scatterlist *sg)
 {
 	const struct pfn_run *end = ub->runs + ub->nr_runs;
 	u64 nents = 0;
@@ -446,13 +457,17 @@ static int udmabuf_fill_sgt(const struct udmabuf *ub, struct sg_table *sgt,
 
 	/* A device that could take the whole buffer in one entry cuts no run. */
 	if (limits->max < ub->nr_pages || limits->boundary != UDMABUF_NO_BOUNDARY)
-		nents = udmabuf_describe(ub, *limits, NULL);
+		nents = udmabuf_describe_cut(ub, *limits, NULL);
 	if (nents > INT_MAX)
 		return -ENOMEM;
 	ret = sg_alloc_table(sgt, nents, GFP_KERNEL);
-	if (!ret)
-		udmabuf_describe(ub, *limits, sgt->sgl);
-	return ret;
+	if (ret)
+		return ret;
+	if (nents == ub->nr_runs)
+		udmabuf_describe_runs(ub, sgt->sgl);
+	else
+		udmabuf_describe_cut(ub, *limits, sgt->sgl);
+	return 0;
 }
 
 /*
@@ -862,7 +877,10 @@ static int udmabuf_create(const struct udmabuf_create_item *items, u32 count,
 	ub->pid = task_tgid_nr(current);
 	get_task_comm(ub->comm, current);
 
-	ret = udmabuf_pin_items(ub, items, count);
+	/* At worst no item goes on where the one before it ended. */
+	ret = udmabuf_make_room(ub, count);
+	if (!ret)
+		ret = udmabuf_pin_items(ub, items, count);
 	if (ret) {
 		udmabuf_free(ub);
 		return ret;
