@@ -8,7 +8,8 @@
  * back afterwards; causes can so nest and overlap, and nobody has to ask whose reset
  * it was.  VFIO_PCI_REVOKED_OFF stands for the state of the device itself, memory
  * decode and power, and is worked out anew whenever memory_lock is given up in
- * vfio_pci_memory_give().
+ * vfio_pci_memory_give().  A buffer is added to the device's under memory_lock, so that
+ * only reasons given without that lock have to be remembered for it.
  *
  * Owners.  The buffers of a device hang on a struct vfio_pci_dma_bufs, which each of
  * them and the device hold a reference on: a dma-buf's release can come long after
@@ -83,7 +84,12 @@ module_param(revoke_timeout_ms, uint, 0644);
 MODULE_PARM_DESC(revoke_timeout_ms,
 		 "How long importers of a dma-buf may take to let go of it when the device's memory goes away, in milliseconds (default 5000)");
 
-/* Entries of a scatterlist: 64 GiB in segments of 64 KiB, and a bound. */
+/*
+ * What is mapped for a device at once, page table entries and the entries of a
+ * scatterlist: a list of ranges may name a BAR again and again.  A whole BAR can always
+ * be mapped; 64 GiB in segments of 64 KiB.
+ */
+#define VFIO_PCI_DMA_BUF_MAX_MAPPED	(64ULL * SZ_1G)
 #define VFIO_PCI_DMA_BUF_MAX_SEGMENTS	(1024 * 1024)
 
 /**
@@ -91,10 +97,12 @@ MODULE_PARM_DESC(revoke_timeout_ms,
  * @kref: held by the device and by each buffer
  * @pdev: the device, for the log
  * @requests: lets users' requests about buffers wait for each other
- * @lock: guards @list, @draining, @reasons, and the buffers' reasons against changes
- * @list: the buffers that can still be live, or are still mapped
+ * @lock: guards @list, @draining, and the buffers' reasons against changes
+ * @list: the buffers that can still be live, or are still mapped; nothing is added
+ *	while memory_lock is held for writing
  * @draining: the buffers with a fence that is to be waited for
- * @reasons: why the device's memory is away: what a buffer starts with
+ * @reasons: why the device's memory is away without memory_lock being held for it;
+ *	see vfio_pci_dma_bufs_any()
  * @nr_maps: mappings by importers, in all buffers
  * @unmapped: woken when there are none left of a buffer's or of all
  */
@@ -105,7 +113,7 @@ struct vfio_pci_dma_bufs {
 	struct mutex lock;	/* see above */
 	struct list_head list;
 	struct list_head draining;
-	unsigned int reasons;
+	atomic_t reasons;
 	atomic_t nr_maps;
 	wait_queue_head_t unmapped;
 };
@@ -134,6 +142,7 @@ struct vfio_pci_bar_run {
  *	for its release
  * @reasons: why it is revoked; changed under @bufs->lock and dma_resv
  * @maps: the importers' mappings; under dma_resv
+ * @bar_len: size of the BAR in bytes
  * @bus_offset: from the CPU's address to that on the PCI bus
  * @nr_runs: number of runs
  * @runs: what it consists of, in order, neighbours joined; immutable
@@ -148,6 +157,7 @@ struct vfio_pci_dma_buf {
 	struct vfio_device *registered;
 	unsigned int reasons;
 	struct list_head maps;
+	u64 bar_len;
 	u64 bus_offset;
 	u32 nr_runs;
 	struct vfio_pci_bar_run runs[] __counted_by(nr_runs);
@@ -196,7 +206,7 @@ int vfio_pci_core_init_dma_bufs(struct vfio_pci_core_device *vdev)
 	mutex_init(&bufs->lock);
 	INIT_LIST_HEAD(&bufs->list);
 	INIT_LIST_HEAD(&bufs->draining);
-	bufs->reasons = VFIO_PCI_REVOKED_CLOSED;
+	atomic_set(&bufs->reasons, VFIO_PCI_REVOKED_CLOSED);
 	init_waitqueue_head(&bufs->unmapped);
 	vdev->dma_bufs = bufs;
 	return 0;
@@ -289,24 +299,52 @@ static void vfio_pci_dma_buf_change(struct vfio_pci_dma_buf *buf,
 	dma_resv_unlock(buf->dmabuf->resv);
 }
 
-static void vfio_pci_dma_bufs_change_locked(struct vfio_pci_dma_bufs *bufs,
-					    unsigned int clear, unsigned int set)
+/*
+ * Whether buffers have to be told of a change of the device's reasons.  Most resets
+ * have none to tell, and pay no lock for it:
+ *
+ *   CPU0: lost, found			CPU1: publish
+ *
+ *   change bufs->reasons		add buf to bufs->list
+ *   smp_mb()				smp_mb()
+ *   list_empty()?			buf->reasons = bufs->reasons
+ *
+ * Either CPU0 finds the buffer, or that has the change from the beginning.
+ */
+static bool vfio_pci_dma_bufs_any(struct vfio_pci_dma_bufs *bufs)
+{
+	smp_mb__after_atomic();
+	return !list_empty(&bufs->list);
+}
+
+/* Tells whether importers are left that may have to be waited for. */
+static bool vfio_pci_dma_bufs_change(struct vfio_pci_dma_bufs *bufs,
+				     unsigned int clear, unsigned int set)
 {
 	struct vfio_pci_dma_buf *buf;
 
 	lockdep_assert_held(&bufs->lock);
 
-	bufs->reasons = (bufs->reasons & ~clear) | set;
 	list_for_each_entry(buf, &bufs->list, node)
 		vfio_pci_dma_buf_change(buf, clear, set);
+	return atomic_read(&bufs->nr_maps) || !list_empty(&bufs->draining);
 }
 
-static void vfio_pci_dma_bufs_change(struct vfio_pci_dma_bufs *bufs,
-				     unsigned int clear, unsigned int set)
+/*
+ * The reason is not noted for buffers to come, as there will be none before it is taken
+ * back: vfio_pci_dma_buf_publish().
+ */
+static bool vfio_pci_dma_bufs_revoke(struct vfio_pci_core_device *vdev, unsigned int why)
 {
+	struct vfio_pci_dma_bufs *bufs = vdev->dma_bufs;
+	bool wait;
+
+	lockdep_assert_held_write(&vdev->memory_lock);
+
 	mutex_lock(&bufs->lock);
-	vfio_pci_dma_bufs_change_locked(bufs, clear, set);
+	wait = vfio_pci_dma_bufs_change(bufs, 0, why);
 	mutex_unlock(&bufs->lock);
+	return wait;
 }
 
 static unsigned long vfio_pci_revoke_deadline(void)
@@ -408,6 +446,30 @@ static bool vfio_pci_memory_usable(struct vfio_pci_core_device *vdev)
 	       __vfio_pci_memory_enabled(vdev);
 }
 
+/*
+ * What follows is asked at every reset.  Functions whose names begin with __ do the work
+ * where there are buffers; apart, so that a device that has none does not even save
+ * their registers.
+ */
+
+static noinline void __vfio_pci_dma_buf_restore(struct vfio_pci_core_device *vdev,
+						unsigned int why)
+{
+	struct vfio_pci_dma_bufs *bufs = vdev->dma_bufs;
+	unsigned int off = 0;
+
+	mutex_lock(&bufs->lock);
+	atomic_andnot(why, &bufs->reasons);
+	/* The virtual config space, which is looked at, is not freed before that. */
+	if (!(atomic_read(&bufs->reasons) & VFIO_PCI_REVOKED_CLOSED)) {
+		why |= VFIO_PCI_REVOKED_OFF;
+		if (!vfio_pci_memory_usable(vdev))
+			off = VFIO_PCI_REVOKED_OFF;
+	}
+	vfio_pci_dma_bufs_change(bufs, why, off);
+	mutex_unlock(&bufs->lock);
+}
+
 /**
  * vfio_pci_dma_buf_restore() - take back reasons why buffers are revoked
  * @vdev: the device
@@ -415,26 +477,29 @@ static bool vfio_pci_memory_usable(struct vfio_pci_core_device *vdev)
  *
  * Buffers that no reason is left for are live again, and their importers are told.
  *
- * Context: may sleep. memory_lock is held for writing.
+ * Context: may sleep. memory_lock is held.
  */
 void vfio_pci_dma_buf_restore(struct vfio_pci_core_device *vdev, unsigned int why)
 {
 	struct vfio_pci_dma_bufs *bufs = vdev->dma_bufs;
-	unsigned int off = 0;
 
-	lockdep_assert_held_write(&vdev->memory_lock);
+	lockdep_assert_held(&vdev->memory_lock);
 
-	if (!bufs)
-		return;
-	mutex_lock(&bufs->lock);
-	/* The virtual config space, which is looked at, is not freed before that. */
-	if (!(bufs->reasons & VFIO_PCI_REVOKED_CLOSED)) {
-		why |= VFIO_PCI_REVOKED_OFF;
-		if (!vfio_pci_memory_usable(vdev))
-			off = VFIO_PCI_REVOKED_OFF;
-	}
-	vfio_pci_dma_bufs_change_locked(bufs, why, off);
-	mutex_unlock(&bufs->lock);
+	if (bufs && (!list_empty(&bufs->list) || atomic_read(&bufs->reasons) & why))
+		__vfio_pci_dma_buf_restore(vdev, why);
+}
+
+static noinline int __vfio_pci_dma_buf_revoke(struct vfio_pci_core_device *vdev,
+					      unsigned int why)
+{
+	int ret;
+
+	if (!vfio_pci_dma_bufs_revoke(vdev, why))
+		return 0;
+	ret = vfio_pci_dma_bufs_wait(vdev->dma_bufs, vfio_pci_revoke_deadline());
+	if (ret)
+		__vfio_pci_dma_buf_restore(vdev, why);
+	return ret;
 }
 
 /**
@@ -453,17 +518,11 @@ void vfio_pci_dma_buf_restore(struct vfio_pci_core_device *vdev, unsigned int wh
  */
 int vfio_pci_dma_buf_revoke(struct vfio_pci_core_device *vdev, unsigned int why)
 {
-	int ret;
-
 	lockdep_assert_held_write(&vdev->memory_lock);
 
-	if (!vdev->dma_bufs)
+	if (!vdev->dma_bufs || list_empty(&vdev->dma_bufs->list))
 		return 0;
-	vfio_pci_dma_bufs_change(vdev->dma_bufs, 0, why);
-	ret = vfio_pci_dma_bufs_wait(vdev->dma_bufs, vfio_pci_revoke_deadline());
-	if (ret)
-		vfio_pci_dma_buf_restore(vdev, why);
-	return ret;
+	return __vfio_pci_dma_buf_revoke(vdev, why);
 }
 
 /**
@@ -483,17 +542,34 @@ int vfio_pci_dma_buf_revoke_set(struct vfio_device_set *dev_set, unsigned int wh
 {
 	struct vfio_pci_core_device *vdev;
 	unsigned long deadline;
+	bool wait = false;
 
 	lockdep_assert_held(&dev_set->lock);
 
 	list_for_each_entry(vdev, &dev_set->device_list, vdev.dev_set_list)
 		if (vdev->dma_bufs)
-			vfio_pci_dma_bufs_change(vdev->dma_bufs, 0, why);
+			wait |= vfio_pci_dma_bufs_revoke(vdev, why);
+	if (!wait)
+		return 0;
 	deadline = vfio_pci_revoke_deadline();
 	list_for_each_entry(vdev, &dev_set->device_list, vdev.dev_set_list)
 		if (vdev->dma_bufs && vfio_pci_dma_bufs_wait(vdev->dma_bufs, deadline))
 			return -EBUSY;
 	return 0;
+}
+
+static noinline void __vfio_pci_dma_buf_lost(struct vfio_pci_dma_bufs *bufs,
+					     unsigned int why, bool was_closed)
+{
+	bool wait;
+
+	mutex_lock(&bufs->lock);
+	/* vfio_pci_dma_buf_restore() may have been in between. */
+	atomic_or(why, &bufs->reasons);
+	wait = vfio_pci_dma_bufs_change(bufs, 0, why);
+	mutex_unlock(&bufs->lock);
+	if (wait && !was_closed)
+		vfio_pci_dma_bufs_wait(bufs, vfio_pci_revoke_deadline());
 }
 
 /**
@@ -515,12 +591,25 @@ void vfio_pci_dma_buf_lost(struct vfio_pci_core_device *vdev, unsigned int why)
 
 	if (!bufs)
 		return;
+	was_closed = atomic_read(&bufs->reasons) & VFIO_PCI_REVOKED_CLOSED;
+	atomic_or(why, &bufs->reasons);
+	if (vfio_pci_dma_bufs_any(bufs))
+		__vfio_pci_dma_buf_lost(bufs, why, was_closed);
+}
+
+static noinline void __vfio_pci_dma_buf_found(struct vfio_pci_core_device *vdev,
+					      unsigned int why)
+{
+	struct vfio_pci_dma_bufs *bufs = vdev->dma_bufs;
+
+	if (down_read_trylock(&vdev->memory_lock)) {
+		__vfio_pci_dma_buf_restore(vdev, why);
+		up_read(&vdev->memory_lock);
+		return;
+	}
 	mutex_lock(&bufs->lock);
-	was_closed = bufs->reasons & VFIO_PCI_REVOKED_CLOSED;
-	vfio_pci_dma_bufs_change_locked(bufs, 0, why);
+	vfio_pci_dma_bufs_change(bufs, why, 0);
 	mutex_unlock(&bufs->lock);
-	if (!was_closed)
-		vfio_pci_dma_bufs_wait(bufs, vfio_pci_revoke_deadline());
 }
 
 /**
@@ -528,19 +617,45 @@ void vfio_pci_dma_buf_lost(struct vfio_pci_core_device *vdev, unsigned int why)
  * @vdev: the device
  * @why: the reason given there
  *
- * Where memory_lock can be had, this is vfio_pci_memory_give(). Where not, whoever has
- * it looks at the device's state when giving it back.
+ * Looks at the device's state as well, if memory_lock can be had. If not, a writer has
+ * it or waits for it, and will look in vfio_pci_memory_give().
  *
  * Context: may sleep, but does not wait for memory_lock.
  */
 void vfio_pci_dma_buf_found(struct vfio_pci_core_device *vdev, unsigned int why)
 {
-	if (!vdev->dma_bufs)
+	struct vfio_pci_dma_bufs *bufs = vdev->dma_bufs;
+
+	if (!bufs)
 		return;
-	if (down_write_trylock(&vdev->memory_lock))
-		vfio_pci_memory_give(vdev, why);
-	else
-		vfio_pci_dma_bufs_change(vdev->dma_bufs, why, 0);
+	atomic_andnot(why, &bufs->reasons);
+	if (vfio_pci_dma_bufs_any(bufs))
+		__vfio_pci_dma_buf_found(vdev, why);
+}
+
+/**
+ * vfio_pci_error_over() - whether the device has come back from an error
+ * @vdev: the device, reset or with its BARs written anew
+ *
+ * The kernel's recovery from an error ends with BARs that are lost, for whoever writes
+ * PCI_COMMAND to have them back: it is over once the device decodes memory.
+ *
+ * Context: memory_lock is held for writing, no other lock of ours.
+ * Return: VFIO_PCI_REVOKED_ERROR for vfio_pci_memory_give(), or 0.
+ */
+unsigned int vfio_pci_error_over(struct vfio_pci_core_device *vdev)
+{
+	struct pci_dev *pdev = vdev->pdev;
+	u16 cmd = PCI_COMMAND_MEMORY;
+
+	if (!vdev->dma_bufs ||
+	    !(atomic_read(&vdev->dma_bufs->reasons) & VFIO_PCI_REVOKED_ERROR))
+		return 0;
+	if (!pdev->no_command_memory)
+		pci_read_config_word(pdev, PCI_COMMAND, &cmd);
+	return READ_ONCE(pdev->error_state) == pci_channel_io_normal &&
+	       !PCI_POSSIBLE_ERROR(cmd) && cmd & PCI_COMMAND_MEMORY ?
+	       VFIO_PCI_REVOKED_ERROR : 0;
 }
 
 static void vfio_pci_dma_buf_unregister(struct vfio_pci_dma_buf *buf)
@@ -550,28 +665,53 @@ static void vfio_pci_dma_buf_unregister(struct vfio_pci_dma_buf *buf)
 	buf->registered = NULL;
 }
 
+/*
+ * Whether importers of an earlier user's, which the log of the close names, can still
+ * reach the device's addresses: it must not decode memory then, nor be opened.
+ */
+static bool vfio_pci_dma_buf_busy(struct vfio_pci_core_device *vdev)
+{
+	struct dma_fence *fence;
+	bool busy;
+
+	if (!vdev->dma_bufs)
+		return false;
+	fence = vfio_pci_dma_bufs_fence(vdev->dma_bufs);
+	busy = fence || atomic_read(&vdev->dma_bufs->nr_maps);
+	dma_fence_put(fence);
+	return busy;
+}
+
 /**
- * vfio_pci_dma_buf_open() - the device is open: buffers can be made
- * @vdev: the device, which has been reset and has its virtual config space
+ * vfio_pci_dma_buf_open_begin() - the device is to be opened, and reset
+ * @vdev: the device, which is closed
  *
- * What it had to suffer while it was closed is over, but for a reset from outside that
- * goes on.
+ * What it had to suffer while it was closed is over with that reset, but for a reset
+ * from outside that goes on; what comes from now on is not.
  *
  * Context: may sleep.
+ * Return: 0, or -EBUSY where an importer of an earlier user's has not let go.
  */
-void vfio_pci_dma_buf_open(struct vfio_pci_core_device *vdev)
+int vfio_pci_dma_buf_open_begin(struct vfio_pci_core_device *vdev)
 {
-	struct vfio_pci_dma_bufs *bufs = vdev->dma_bufs;
+	if (vfio_pci_dma_buf_busy(vdev))
+		return -EBUSY;
+	if (vdev->dma_bufs)
+		atomic_and(VFIO_PCI_REVOKED_CLOSED | VFIO_PCI_REVOKED_OUTSIDE,
+			   &vdev->dma_bufs->reasons);
+	return 0;
+}
 
-	if (!bufs)
-		return;
-	down_read(&vdev->memory_lock);
-	mutex_lock(&bufs->lock);
-	bufs->reasons &= VFIO_PCI_REVOKED_OUTSIDE;
-	if (!vfio_pci_memory_usable(vdev))
-		bufs->reasons |= VFIO_PCI_REVOKED_OFF;
-	mutex_unlock(&bufs->lock);
-	up_read(&vdev->memory_lock);
+/**
+ * vfio_pci_dma_buf_open_end() - the device is open: buffers can be made
+ * @vdev: the device, which has its virtual config space
+ *
+ * Context: any.
+ */
+void vfio_pci_dma_buf_open_end(struct vfio_pci_core_device *vdev)
+{
+	if (vdev->dma_bufs)
+		atomic_andnot(VFIO_PCI_REVOKED_CLOSED, &vdev->dma_bufs->reasons);
 }
 
 /**
@@ -605,27 +745,6 @@ void vfio_pci_dma_buf_close(struct vfio_pci_core_device *vdev)
 		dma_resv_unlock(buf->dmabuf->resv);
 	}
 	mutex_unlock(&bufs->lock);
-}
-
-/**
- * vfio_pci_dma_buf_busy() - has an importer of an earlier user's not let go?
- * @vdev: the device, which is closed, or being closed or opened
- *
- * Context: may sleep.
- * Return: true if importers, which the log of the close names, can still reach the
- * device's addresses. It must not decode memory then, nor be opened.
- */
-bool vfio_pci_dma_buf_busy(struct vfio_pci_core_device *vdev)
-{
-	struct dma_fence *fence;
-	bool busy;
-
-	if (!vdev->dma_bufs)
-		return false;
-	fence = vfio_pci_dma_bufs_fence(vdev->dma_bufs);
-	busy = fence || atomic_read(&vdev->dma_bufs->nr_maps);
-	dma_fence_put(fence);
-	return busy;
 }
 
 /**
@@ -733,10 +852,12 @@ static void vfio_pci_dma_unmap_runs(struct vfio_pci_dma_map *map,
 {
 	if (map->on_bus)
 		return;
-	while (map->nr--)
+	while (map->nr--) {
 		dma_unmap_resource(map->dev, map->addr[map->nr],
 				   buf->runs[map->nr].len, dir,
 				   DMA_ATTR_SKIP_CPU_SYNC);
+		cond_resched();
+	}
 }
 
 static int vfio_pci_dma_map_runs(struct vfio_pci_dma_map *map,
@@ -751,6 +872,7 @@ static int vfio_pci_dma_map_runs(struct vfio_pci_dma_map *map,
 			vfio_pci_dma_unmap_runs(map, buf, dir);
 			return ret;
 		}
+		cond_resched();
 	}
 	return 0;
 }
@@ -829,6 +951,8 @@ static struct sg_table *vfio_pci_dma_buf_map(struct dma_buf_attachment *attach,
 
 	if (buf->reasons)
 		return ERR_PTR(-ENODEV);
+	if (attach->dmabuf->size > max(buf->bar_len, VFIO_PCI_DMA_BUF_MAX_MAPPED))
+		return ERR_PTR(-E2BIG);
 
 	map = kvzalloc(struct_size(map, addr, buf->nr_runs), GFP_KERNEL_ACCOUNT);
 	if (!map)
@@ -952,8 +1076,13 @@ static vm_fault_t vfio_pci_dma_buf_huge_fault(struct vm_fault *vmf, unsigned int
 	if (!vfio_pci_dma_buf_frame(vmf, order, &pfn))
 		return VM_FAULT_FALLBACK;
 
-	/* An importer may have it for a while: let signals through, then fault again. */
-	if (dma_resv_lock_interruptible(buf->dmabuf->resv, NULL))
+	/*
+	 * An importer may have it for a while: let signals through, then fault again.
+	 * Others than the task itself, in user mode, take that for a fault that is done.
+	 */
+	if (!(vmf->flags & FAULT_FLAG_USER))
+		dma_resv_lock(buf->dmabuf->resv, NULL);
+	else if (dma_resv_lock_interruptible(buf->dmabuf->resv, NULL))
 		return VM_FAULT_NOPAGE;
 	if (!buf->reasons)
 		ret = vfio_pci_dma_buf_insert(vmf, order, pfn);
@@ -1098,6 +1227,7 @@ vfio_pci_dma_buf_alloc(struct vfio_pci_core_device *vdev, int bar,
 	INIT_LIST_HEAD(&buf->node);
 	INIT_LIST_HEAD(&buf->drain);
 	INIT_LIST_HEAD(&buf->maps);
+	buf->bar_len = resource_size(res);
 	buf->bus_offset = pci_bus_address(vdev->pdev, bar) - res->start;
 	buf->bufs = vdev->dma_bufs;
 	kref_get(&buf->bufs->kref);
@@ -1105,15 +1235,22 @@ vfio_pci_dma_buf_alloc(struct vfio_pci_core_device *vdev, int bar,
 }
 
 /*
- * From here on the buffer is revoked with the device's others.  No one else has the
- * dma_buf yet, so dma_resv is not needed.
+ * From here on the buffer is revoked with the device's others.  Who takes the memory
+ * away holds memory_lock until it is back, or has noted it in reasons.  No one else has
+ * the dma_buf yet, so dma_resv is not needed.
  */
-static void vfio_pci_dma_buf_publish(struct vfio_pci_dma_buf *buf)
+static void vfio_pci_dma_buf_publish(struct vfio_pci_core_device *vdev,
+				     struct vfio_pci_dma_buf *buf)
 {
+	down_read(&vdev->memory_lock);
 	mutex_lock(&buf->bufs->lock);
-	buf->reasons = buf->bufs->reasons;
 	list_add_tail(&buf->node, &buf->bufs->list);
+	smp_mb(); /* pairs with vfio_pci_dma_bufs_any() */
+	buf->reasons = atomic_read(&buf->bufs->reasons);
+	if (!vfio_pci_memory_usable(vdev))
+		buf->reasons |= VFIO_PCI_REVOKED_OFF;
 	mutex_unlock(&buf->bufs->lock);
+	up_read(&vdev->memory_lock);
 }
 
 /* Takes @buf over, whatever comes of it. */
@@ -1141,7 +1278,7 @@ static struct dma_buf *vfio_pci_dma_buf_export(struct vfio_pci_core_device *vdev
 	buf->dmabuf = dmabuf;
 	buf->inode = file_inode(dmabuf->file);
 	ihold(buf->inode);
-	vfio_pci_dma_buf_publish(buf);
+	vfio_pci_dma_buf_publish(vdev, buf);
 	return dmabuf;
 
 err_unregister:
@@ -1155,8 +1292,6 @@ err_free:
 static int vfio_pci_dma_buf_check(struct vfio_pci_core_device *vdev,
 				  const struct vfio_device_feature_dma_buf *req)
 {
-	int ret;
-
 	if (req->region_index >= VFIO_PCI_ROM_REGION_INDEX)
 		return -ENODEV;
 	if (req->flags || !req->nr_ranges)
@@ -1169,11 +1304,7 @@ static int vfio_pci_dma_buf_check(struct vfio_pci_core_device *vdev,
 	if (!vdev->bar_mmap_supported[req->region_index])
 		return -EINVAL;
 
-	/* Of two who claim the BAR at once, the second would find it claimed. */
-	mutex_lock(&vdev->dma_bufs->requests);
-	ret = vfio_pci_core_setup_barmap(vdev, req->region_index);
-	mutex_unlock(&vdev->dma_bufs->requests);
-	return ret;
+	return vfio_pci_core_setup_barmap(vdev, req->region_index);
 }
 
 /* VFIO_DEVICE_FEATURE_DMA_BUF, described in include/uapi/linux/vfio.h */

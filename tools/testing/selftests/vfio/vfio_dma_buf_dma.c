@@ -343,6 +343,38 @@ TEST_F(dma, address_bits)
 	close(dmabuf);
 }
 
+/* What mapping a BAR comes to that is named so many times, with a device that can take it. */
+static int map_repeated(const struct vfio *vfio, const char *edu, uint32_t count)
+{
+	size_t bar = vfio_region_size(vfio, RAM_BAR);
+	struct vfio_region_dma_range *ranges = calloc(count, sizeof(*ranges));
+	int dmabuf, importer, ret;
+
+	if (!ranges)
+		die("calloc");
+	for (uint32_t i = 0; i < count; i++)
+		ranges[i] = (struct vfio_region_dma_range) { 0, bar };
+	dmabuf = export_ranges(vfio, RAM_BAR, O_RDWR, ranges, count);
+	free(ranges);
+	if (dmabuf < 0)
+		return dmabuf;
+	importer = importer_attach_limited(edu, dmabuf, 0, 64, bar);
+	ret = importer < 0 ? importer : importer_map(importer);
+	if (importer >= 0)
+		close(importer);
+	close(dmabuf);
+	return ret;
+}
+
+/* Page tables for more than 64 GiB are not made. */
+TEST_F(dma, too_much_mapped)
+{
+	uint32_t most = (64ULL << 30) / vfio_region_size(&self->vfio, RAM_BAR);
+
+	EXPECT_EQ(map_repeated(&self->vfio, self->edu, most + 1), -E2BIG);
+	EXPECT_EQ(map_repeated(&self->vfio, self->edu, 2), 0);
+}
+
 /* Two buffers of one slice, and two attachments of one buffer: the same bytes. */
 TEST_F(dma, aliases)
 {

@@ -685,6 +685,22 @@ TEST_F(revoke, aer)
 	expect_restored(_metadata, live);
 }
 
+/* As QEMU resets a device: with memory off. */
+TEST_F(revoke, aer_reset_with_memory_off)
+{
+	struct live *live = &self->live;
+
+	live_start(_metadata, self, RAM, variant->interface, 0);
+	ASSERT_TRUE(inject("DLP"));
+	expect_revoked(_metadata, live, self->edu);
+
+	EXPECT_EQ(vfio_memory(&live->vfio, false), 0);
+	EXPECT_EQ(vfio_reset(&live->vfio), 0);
+	EXPECT_EQ(importer_status(live->importer).is_mapped, 0);
+	EXPECT_EQ(vfio_memory(&live->vfio, true), 0);
+	expect_restored(_metadata, live);
+}
+
 /* Importers that take their time */
 
 /* DMA goes on until the importer's fence is signaled, and is waited for. */
