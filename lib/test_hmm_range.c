@@ -188,7 +188,10 @@ static void mirror_compare(struct mirror *mirror, const struct hmm_range *range)
 }
 
 /* [example: commit] */
-/* Programs the device: its entries for the range are what has been faulted in. */
+/*
+ * Programs the device: its entries for the range are what has been faulted in. All have
+ * HMM_PFN_VALID, then; after hmm_range_snapshot(), only those that do may be looked at.
+ */
 static void mirror_map(struct mirror *mirror, const struct hmm_range *range)
 {
 	const unsigned long *pfn = range->hmm_pfns;
@@ -304,9 +307,11 @@ static int ioctl_populate(struct mirror *mirror, const struct hmm_range_test_cmd
 
 static u8 pfn_to_state(unsigned long pfn)
 {
-	return (pfn & HMM_PFN_VALID ? HMM_RANGE_TEST_VALID : 0) |
+	/* The rest means nothing: of a huge page not mapped yet there is the order. */
+	if (!(pfn & HMM_PFN_VALID))
+		return pfn & HMM_PFN_ERROR ? HMM_RANGE_TEST_ERROR : 0;
+	return HMM_RANGE_TEST_VALID |
 	       (pfn & HMM_PFN_WRITE ? HMM_RANGE_TEST_WRITE : 0) |
-	       (pfn & HMM_PFN_ERROR ? HMM_RANGE_TEST_ERROR : 0) |
 	       (hmm_pfn_to_map_order(pfn) ? HMM_RANGE_TEST_HUGE : 0);
 }
 

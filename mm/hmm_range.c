@@ -32,10 +32,17 @@
 
 /*
  * So much is walked with mmap_lock held at a time: others get at the mm in between,
- * and a task that is killed notices. A multiple of huge pages' size, so that none
- * is walked in two parts.
+ * and a task that is killed notices. A power of two, so that huge pages of up to this
+ * size are not walked in two parts. Larger ones are (1 GiB, or 512 MiB with pages of
+ * 64 KiB): hmm_range_fault() begins and ends at any page of them.
  */
 #define HMM_RANGE_PIECE		SZ_16M
+
+/*
+ * The tracker's seq once it is not told any more. Those of ranges, and so of readers,
+ * are odd; 0 is that of a struct hmm_range which never was valid.
+ */
+#define HMM_RANGE_SEQ_GONE	2UL
 
 static struct hmm_range_tracker *to_tracker(struct mmu_interval_notifier *notifier)
 {
@@ -125,7 +132,8 @@ int hmm_range_register(struct hmm_range_tracker *tracker, struct mm_struct *mm,
 	init_completion(&tracker->idle);
 	ret = mmu_interval_notifier_insert(&tracker->notifier, mm, start,
 					   end - start, &hmm_range_notifier_ops);
-	mmput(mm);
+	/* No exit in here: the caller may hold a lock that its ->release takes. */
+	mmput_async(mm);
 	return ret;
 }
 EXPORT_SYMBOL_GPL(hmm_range_register);
@@ -135,15 +143,22 @@ EXPORT_SYMBOL_GPL(hmm_range_register);
  * @tracker: registered; to be unregistered once
  *
  * Other tasks may be in calls on the tracker. Those that wait return -ECANCELED when
- * the invalidations that they wait for are over, and this returns after them.
- * No call on it may begin once this has returned.
+ * the invalidations that they wait for are over, if their time is not before, and this
+ * returns after them. A call may begin later only while the memory of the tracker
+ * stays: hmm_range_wait_until_valid(), hmm_range_snapshot() and hmm_range_populate()
+ * return -ECANCELED then.
  *
- * As pages may go from then on without a word, the invalidate callback is called a
- * last time, for the whole range and allowed to block, after the last commit.
+ * As pages may go from then on without a word, the invalidate callback is called once
+ * more, for the whole range and allowed to block, after the last commit function. What
+ * was read before is not valid any more: hmm_range_valid() is false, for as long as the
+ * memory stays.
  *
- * Context: process context, sleeps until the calls that are in progress have
- * returned and the invalidations in flight are over. mmap_lock is not held by the
- * caller, nor any lock that the invalidate callback or a commit function takes.
+ * Context: process context, sleeps until the calls that are in progress have returned.
+ * Then, if any subscription of the mm has been hit, and there was no moment since with
+ * no invalidation in flight in the mm, it sleeps until there is one, as
+ * mmu_interval_notifier_remove() does and likewise without a bound; but not for a
+ * tracker that was registered after the hit. mmap_lock is not held by the caller, nor
+ * any lock that the invalidate callback or a commit function takes.
  */
 void hmm_range_unregister(struct hmm_range_tracker *tracker)
 {
@@ -172,11 +187,23 @@ void hmm_range_unregister(struct hmm_range_tracker *tracker)
 	 *                                         [Required: tracker not looked at]
 	 *    ops->invalidate()
 	 *    mmu_interval_notifier_remove()
+	 *
+	 * Who has populated without a commit function is no user any more, and may
+	 * commit only now. The seq is changed first, as for any other hit:
+	 *
+	 *   hmm_range_unregister():              hmm_range_populate():
+	 *                                         users: 1, returns 0
+	 *    users: 0
+	 *    seq = HMM_RANGE_SEQ_GONE
+	 *    ops->invalidate()
+	 *                                        driver's lock
+	 *                                        hmm_range_valid()
+	 *                                         [Required: false]
 	 */
 	WRITE_ONCE(tracker->closing, true);
 	if (!refcount_dec_and_test(&tracker->users))
 		wait_for_completion(&tracker->idle);
-	tracker->ops->invalidate(tracker, &range, true);
+	hmm_range_invalidate(&tracker->notifier, &range, HMM_RANGE_SEQ_GONE);
 	mmu_interval_notifier_remove(&tracker->notifier);
 }
 EXPORT_SYMBOL_GPL(hmm_range_unregister);
@@ -200,18 +227,28 @@ static unsigned long jiffies_until(unsigned long deadline)
 	return time_before(now, deadline) ? deadline - now : 0;
 }
 
-/* Whether there is any use in going on. 0 users are for good. */
+/*
+ * Whether there is any use in going on. 0 users are for good. A signal is looked for
+ * here because rounds that never sleep see none.
+ */
 static int hmm_range_usable(struct hmm_range_tracker *tracker)
 {
 	if (READ_ONCE(tracker->closing))
 		return -ECANCELED;
-	return atomic_read(&tracker->notifier.mm->mm_users) ? 0 : -EFAULT;
+	if (!atomic_read(&tracker->notifier.mm->mm_users))
+		return -EFAULT;
+	return fatal_signal_pending(current) ? -EINTR : 0;
 }
 
 /*
  * Waits until nothing is in flight, and reads the seq that says whether that is
  * still so. A hit in between means another round: there is an end to them only
  * by the deadline, but each lasts no longer than what was in flight at its start.
+ *
+ * Except for a tracker that is not in the tree yet, as that was frozen when it was
+ * registered. Its round lasts for the epoch: until no range is in flight in the mm,
+ * those included that start meanwhile. With threads that always have one in flight,
+ * call after call may reach its deadline, until there is one moment without.
  */
 static int hmm_range_begin(struct hmm_range *range, unsigned long deadline)
 {
@@ -259,7 +296,7 @@ static int hmm_range_walk(const struct hmm_range *range, unsigned long default_f
 	struct hmm_range piece = *range;
 	int ret = 0;
 
-	/* Not over a sleep: an exit would have to wait for us. */
+	/* Not over hmm_range_begin()'s sleep: an exit would have to wait for us. */
 	if (!mmget_not_zero(mm))
 		return -EFAULT;
 
@@ -278,7 +315,11 @@ static int hmm_range_walk(const struct hmm_range *range, unsigned long default_f
 		piece.hmm_pfns += (piece.end - piece.start) >> PAGE_SHIFT;
 		piece.start = piece.end;
 	}
-	mmput(mm);
+	/*
+	 * We are a user of the tracker. If this is the last one of the mm, its exit
+	 * calls ->release of the driver, which may unregister, and so wait for us.
+	 */
+	mmput_async(mm);
 	return ret;
 }
 
@@ -312,9 +353,12 @@ static int hmm_range_run(struct hmm_range *range, unsigned long default_flags,
  *	hmm_range_valid() is true until the tracker is hit
  * @timeout_ms: how long to wait at most, in milliseconds; 0: only look
  *
- * It waits for invalidations that overlap the tracker, and for no others. Where a
- * tracker was registered while others of the mm were being invalidated, that is the
- * exception: then it waits until all of these are over, once.
+ * It waits for invalidations that overlap the tracker, and for no others, with one
+ * exception. When a subscription of the mm is hit, those that are made after that are
+ * told of nothing until there is a moment with no invalidation at all in flight in the
+ * mm, and those that start meanwhile count. A tracker that is one of them is not valid
+ * before that moment: with threads that always have one in flight, call after call may
+ * end with -ETIMEDOUT until it comes. It is like any other from then on.
  *
  * This is for a driver that reads pages by means of its own. hmm_range_snapshot()
  * and hmm_range_populate() do it by themselves.
@@ -352,8 +396,10 @@ EXPORT_SYMBOL_GPL(hmm_range_wait_until_valid);
  * @timeout_ms: as for hmm_range_populate()
  *
  * As hmm_range_populate(), but without page faults: the entries of hmm_pfns say what
- * is there. One that is not mapped is 0, one that a fault could not map, such as a
- * hole, one that may not be read, or a device's memory, is HMM_PFN_ERROR.
+ * is there. One that has HMM_PFN_VALID is mapped. One that a fault could not map, such
+ * as a hole, one that may not be read, or a device's memory, has HMM_PFN_ERROR. One
+ * with neither is not mapped, or not without a fault, and the rest of it means nothing:
+ * it need not be 0. @commit has to look at HMM_PFN_VALID.
  *
  * Context: as hmm_range_populate().
  * Return: as hmm_range_populate(), but not what a fault may end with: -EFAULT means
@@ -387,8 +433,8 @@ EXPORT_SYMBOL_GPL(hmm_range_snapshot);
  *
  * Context: process context, sleeps. mmap_lock is not held by the caller; it is taken
  * for reading and dropped, once or more, and not held in @commit nor on return. No lock
- * is held that an invalidate callback takes. The mm need not be current's. This may
- * turn out to be the last user of the address space, and then runs its exit.
+ * is held that an invalidate callback takes. The mm need not be current's. If this turns
+ * out to be the last user of the address space, a worker runs its exit, later.
  * Return:
  * * 0 - committed; with a NULL @commit: filled, see hmm_range_valid()
  * * -ETIMEDOUT - hit, or being invalidated, again and again for @timeout_ms

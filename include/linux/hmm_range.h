@@ -27,7 +27,7 @@ struct hmm_range_tracker;
  *	Called with locks of mm held (mmap_lock, or those of a reverse mapping), so
  *	nothing that allocates memory or takes mmap_lock can be done here, nor under
  *	a lock that is taken here. Calls for one tracker may run at the same time.
- *	The last one is hmm_range_unregister()'s, for the whole of the tracker.
+ *	hmm_range_unregister() makes one as well, for the whole of the tracker.
  */
 struct hmm_range_ops {
 	bool (*invalidate)(struct hmm_range_tracker *tracker,
@@ -76,11 +76,15 @@ int hmm_range_populate(struct hmm_range *range,
  * @range: as filled by hmm_range_wait_until_valid(), hmm_range_snapshot() or
  *	hmm_range_populate()
  *
+ * Drivers use only this, not mmu_interval_read_retry(): that relies on the seq being
+ * set under the driver's lock, and a tracker's is set before its callback, without it.
+ *
  * Context: under the lock that the tracker's invalidate callback takes. What it
  * says is true for as long as that is held: the CPU's page tables may change only
  * after the callback had the lock. Without it, true means nothing, and false what
  * it says. mmap_lock does not matter.
- * Return: true if nothing has hit the tracker since the range was last found valid.
+ * Return: true if nothing has hit the tracker since the range was last found valid;
+ * hmm_range_unregister() is a hit, too.
  */
 static inline bool hmm_range_valid(const struct hmm_range *range)
 {

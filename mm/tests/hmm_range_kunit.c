@@ -509,19 +509,42 @@ static void wakes_only_concerned(struct kunit *test)
 	}
 }
 
-/* Passes if a wait ends after its time, and is not looked at after that. */
+/* Passes if a wait ends after its time, without sleeping if it has none. */
 static void wait_is_bounded(struct kunit *test)
 {
 	struct recorder *a = recorder_at(test, AT(0));
 	struct mmu_notifier_range range;
-	unsigned long before = jiffies;
+	unsigned long before, sleeps;
 
 	start(&range, AT(0), AT(0) + SIZE);
+	sleeps = current->nvcsw;
+	KUNIT_EXPECT_EQ(test, look(a), -ETIMEDOUT);
+	KUNIT_EXPECT_EQ(test, current->nvcsw, sleeps);
+	before = jiffies;
 	KUNIT_EXPECT_EQ(test, hmm_range_wait_until_valid(&a->range, 50), -ETIMEDOUT);
 	KUNIT_EXPECT_GE(test, jiffies - before, msecs_to_jiffies(50));
 	KUNIT_EXPECT_LT(test, jiffies - before, LONG);
 	end(&range);
 	KUNIT_EXPECT_EQ(test, look(a), 0);
+}
+
+/*
+ * Passes if what was read is not valid once the tracker is unregistered: who populates
+ * without a commit function may look only then. Nor is what never was read.
+ */
+static void unregister_hits(struct kunit *test)
+{
+	struct recorder *a = recorder_at(test, AT(0));
+	struct hmm_range unread = { .notifier = &a->tracker.notifier };
+
+	KUNIT_EXPECT_EQ(test, look(a), 0);
+	KUNIT_EXPECT_TRUE(test, hmm_range_valid(&a->range));
+	kunit_release_action(test, recorder_unregister, a);
+	/* The test's memory, the tracker with it, stays until its end. */
+	KUNIT_EXPECT_EQ(test, a->hits, 1);
+	KUNIT_EXPECT_TRUE(test, a->may_block);
+	KUNIT_EXPECT_FALSE(test, hmm_range_valid(&a->range));
+	KUNIT_EXPECT_FALSE(test, hmm_range_valid(&unread));
 }
 
 /* Passes if who waits when the tracker is unregistered is out before it is gone. */
@@ -653,7 +676,7 @@ static void populate_rounds(struct kunit *test)
 
 	KUNIT_EXPECT_EQ(test, hmm_range_snapshot(&a->range, recorder_commit, 0), 0);
 	for (i = 0; i < PAGES; i++)
-		KUNIT_EXPECT_EQ(test, a->range.hmm_pfns[i], 0);
+		KUNIT_EXPECT_EQ(test, a->range.hmm_pfns[i] & (HMM_PFN_VALID | HMM_PFN_ERROR), 0);
 
 	a->commits = 0;
 	a->busy = 3;
@@ -768,6 +791,7 @@ static struct kunit_case hmm_range_cases[] = {
 	KUNIT_CASE(newcomer_ends_first),
 	KUNIT_CASE(wakes_only_concerned),
 	KUNIT_CASE(wait_is_bounded),
+	KUNIT_CASE(unregister_hits),
 	KUNIT_CASE(unregister_with_sleeper),
 	KUNIT_CASE(unregister_with_sleeper_in_flight),
 	KUNIT_CASE(mm_gone),

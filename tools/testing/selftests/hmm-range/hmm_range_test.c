@@ -485,6 +485,7 @@ TEST(hugetlb)
 {
 	char *buffer = malloc(HUGE);
 	int fd = open_device();
+	uint8_t state;
 	char *mem;
 
 	ASSERT_EQ(write_text("/proc/sys/vm/nr_hugepages", "4"), 0);
@@ -497,6 +498,9 @@ TEST(hugetlb)
 	EXPECT_EQ(mem[0], 0x66);
 	EXPECT_EQ(mem[HUGE - 1], 0x66);
 	mem[HUGE - 1] = 1;
+	/* One that is not mapped yet, whatever its size. */
+	ASSERT_EQ(snapshot(fd, mem + HUGE, 1, &state), 0);
+	EXPECT_EQ(state, 0);
 	/* A part of a huge page. */
 	ASSERT_EQ(device_read(fd, mem + HUGE - PAGE, 2, buffer), 0);
 	EXPECT_EQ(buffer[PAGE - 1], 1);
