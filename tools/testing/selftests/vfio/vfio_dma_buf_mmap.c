@@ -535,7 +535,7 @@ TEST_F(mapped, lent_and_taken_back)
 TEST_F_TIMEOUT(mapped, races, 120)
 {
 	int whole = export_range(&self->vfio, RAM_BAR, 0, 4 * HUGE);
-	uint64_t end = milliseconds() + 10000;
+	uint64_t end = milliseconds() + 30000;
 	struct borrower borrowers[3] = {};
 	volatile uint64_t *window;
 	char *map, witness[16];

@@ -8,7 +8,7 @@
  * Each call has to succeed or to return an error that it can return then; nothing may
  * be left over.  What else goes wrong is for the kernel's log to say.
  *
- * The argument VFIO_RACE_SECONDS of the environment says how long; 40 if there is none.
+ * The argument VFIO_RACE_SECONDS of the environment says how long; 60 if there is none.
  */
 #include "vfio_util.h"
 
@@ -17,7 +17,7 @@
 
 #include "../kselftest_harness.h"
 
-#define SECONDS		40
+#define SECONDS		60
 #define SHARED		4
 
 /**
