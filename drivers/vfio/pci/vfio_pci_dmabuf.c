@@ -313,7 +313,7 @@ static void vfio_pci_dma_buf_change(struct vfio_pci_dma_buf *buf,
  */
 static bool vfio_pci_dma_bufs_any(struct vfio_pci_dma_bufs *bufs)
 {
-	smp_mb__after_atomic();
+	smp_mb__after_atomic(); /* pairs with vfio_pci_dma_buf_publish() */
 	return !list_empty(&bufs->list);
 }
 

@@ -14,7 +14,7 @@
 
 #include "../../kselftest_harness.h"
 
-#define GIB	(1UL << 30)
+#define GIB	(1024UL << 20)
 /* Pages that are looked at: a few of each 2 MiB would take long. */
 #define STEP	(37 * PAGE + 5 * HUGE)
 
