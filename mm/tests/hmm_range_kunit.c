@@ -401,8 +401,9 @@ static bool put_to_sleep(struct sleeper *sleeper, int (*function)(void *data),
 		return false;
 	get_task_struct(sleeper->task);
 	wake_up_process(sleeper->task);
+	/* Its state alone is set before it has left the CPU, and that is counted. */
 	while (!READ_ONCE(sleeper->entered) ||
-	       !(READ_ONCE(sleeper->task->__state) & TASK_UNINTERRUPTIBLE)) {
+	       !wait_task_inactive(sleeper->task, TASK_UNINTERRUPTIBLE)) {
 		if (time_after(jiffies, deadline))
 			return false;
 		usleep_range(100, 200);

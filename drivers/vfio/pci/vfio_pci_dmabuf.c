@@ -459,7 +459,8 @@ static noinline void __vfio_pci_dma_buf_restore(struct vfio_pci_core_device *vde
 	unsigned int off = 0;
 
 	mutex_lock(&bufs->lock);
-	atomic_andnot(why, &bufs->reasons);
+	/* What has come back since is not over. */
+	why &= ~atomic_read(&bufs->reasons);
 	/* The virtual config space, which is looked at, is not freed before that. */
 	if (!(atomic_read(&bufs->reasons) & VFIO_PCI_REVOKED_CLOSED)) {
 		why |= VFIO_PCI_REVOKED_OFF;
@@ -477,15 +478,15 @@ static noinline void __vfio_pci_dma_buf_restore(struct vfio_pci_core_device *vde
  *
  * Buffers that no reason is left for are live again, and their importers are told.
  *
- * Context: may sleep. memory_lock is held.
+ * Context: may sleep. memory_lock is held for writing.
  */
 void vfio_pci_dma_buf_restore(struct vfio_pci_core_device *vdev, unsigned int why)
 {
 	struct vfio_pci_dma_bufs *bufs = vdev->dma_bufs;
 
-	lockdep_assert_held(&vdev->memory_lock);
+	lockdep_assert_held_write(&vdev->memory_lock);
 
-	if (bufs && (!list_empty(&bufs->list) || atomic_read(&bufs->reasons) & why))
+	if (bufs && !list_empty(&bufs->list))
 		__vfio_pci_dma_buf_restore(vdev, why);
 }
 
@@ -564,8 +565,6 @@ static noinline void __vfio_pci_dma_buf_lost(struct vfio_pci_dma_bufs *bufs,
 	bool wait;
 
 	mutex_lock(&bufs->lock);
-	/* vfio_pci_dma_buf_restore() may have been in between. */
-	atomic_or(why, &bufs->reasons);
 	wait = vfio_pci_dma_bufs_change(bufs, 0, why);
 	mutex_unlock(&bufs->lock);
 	if (wait && !was_closed)
@@ -592,6 +591,7 @@ void vfio_pci_dma_buf_lost(struct vfio_pci_core_device *vdev, unsigned int why)
 	if (!bufs)
 		return;
 	was_closed = atomic_read(&bufs->reasons) & VFIO_PCI_REVOKED_CLOSED;
+	smp_mb__before_atomic(); /* pairs with vfio_pci_error_over() */
 	atomic_or(why, &bufs->reasons);
 	if (vfio_pci_dma_bufs_any(bufs))
 		__vfio_pci_dma_buf_lost(bufs, why, was_closed);
@@ -645,17 +645,35 @@ void vfio_pci_dma_buf_found(struct vfio_pci_core_device *vdev, unsigned int why)
  */
 unsigned int vfio_pci_error_over(struct vfio_pci_core_device *vdev)
 {
+	struct vfio_pci_dma_bufs *bufs = vdev->dma_bufs;
 	struct pci_dev *pdev = vdev->pdev;
 	u16 cmd = PCI_COMMAND_MEMORY;
 
-	if (!vdev->dma_bufs ||
-	    !(atomic_read(&vdev->dma_bufs->reasons) & VFIO_PCI_REVOKED_ERROR))
+	if (!bufs || !(atomic_read(&bufs->reasons) & VFIO_PCI_REVOKED_ERROR))
 		return 0;
-	if (!pdev->no_command_memory)
-		pci_read_config_word(pdev, PCI_COMMAND, &cmd);
-	return READ_ONCE(pdev->error_state) == pci_channel_io_normal &&
-	       !PCI_POSSIBLE_ERROR(cmd) && cmd & PCI_COMMAND_MEMORY ?
-	       VFIO_PCI_REVOKED_ERROR : 0;
+
+	/*
+	 * The next error may come at any time:
+	 *
+	 *   CPU0: error_over			CPU1: AER
+	 *
+	 *   reasons &= ~ERROR			error_state = frozen
+	 *   smp_mb()				smp_mb()
+	 *   error_state?			lost: reasons |= ERROR
+	 *
+	 * Either CPU0 sees it, or CPU1's reason comes last and stays, for buffers
+	 * too: __vfio_pci_dma_buf_restore() looks.
+	 */
+	atomic_andnot(VFIO_PCI_REVOKED_ERROR, &bufs->reasons);
+	smp_mb__after_atomic(); /* pairs with vfio_pci_dma_buf_lost() */
+	if (READ_ONCE(pdev->error_state) == pci_channel_io_normal) {
+		if (!pdev->no_command_memory)
+			pci_read_config_word(pdev, PCI_COMMAND, &cmd);
+		if (!PCI_POSSIBLE_ERROR(cmd) && cmd & PCI_COMMAND_MEMORY)
+			return VFIO_PCI_REVOKED_ERROR;
+	}
+	atomic_or(VFIO_PCI_REVOKED_ERROR, &bufs->reasons);
+	return 0;
 }
 
 static void vfio_pci_dma_buf_unregister(struct vfio_pci_dma_buf *buf)

@@ -357,7 +357,7 @@ static int map_repeated(const struct vfio *vfio, const char *edu, uint32_t count
 	dmabuf = export_ranges(vfio, RAM_BAR, O_RDWR, ranges, count);
 	free(ranges);
 	if (dmabuf < 0)
-		return dmabuf;
+		die("export");
 	importer = importer_attach_limited(edu, dmabuf, 0, 64, bar);
 	ret = importer < 0 ? importer : importer_map(importer);
 	if (importer >= 0)
