@@ -16,6 +16,10 @@ LINUX = Path(TREE) if TREE else BUILD / "linux"
 LOGS = BUILD / "logs"
 OUT = ROOT / "out"
 
+# What our Makefile was called with (W=, V=) would mean something else to the kernel's.
+for variable in ("MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES", "MAKELEVEL"):
+    os.environ.pop(variable, None)
+
 TTY = sys.stdout.isatty()
 
 
