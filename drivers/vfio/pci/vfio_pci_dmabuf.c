@@ -565,6 +565,8 @@ static noinline void __vfio_pci_dma_buf_lost(struct vfio_pci_dma_bufs *bufs,
 	bool wait;
 
 	mutex_lock(&bufs->lock);
+	/* No buffer keeps a reason that an open or an error's end has taken back. */
+	atomic_or(why, &bufs->reasons);
 	wait = vfio_pci_dma_bufs_change(bufs, 0, why);
 	mutex_unlock(&bufs->lock);
 	if (wait && !was_closed)
@@ -591,7 +593,7 @@ void vfio_pci_dma_buf_lost(struct vfio_pci_core_device *vdev, unsigned int why)
 	if (!bufs)
 		return;
 	was_closed = atomic_read(&bufs->reasons) & VFIO_PCI_REVOKED_CLOSED;
-	smp_mb__before_atomic(); /* pairs with vfio_pci_error_over() */
+	smp_mb__before_atomic(); /* pairs with who looks at error_state */
 	atomic_or(why, &bufs->reasons);
 	if (vfio_pci_dma_bufs_any(bufs))
 		__vfio_pci_dma_buf_lost(bufs, why, was_closed);
@@ -666,7 +668,8 @@ unsigned int vfio_pci_error_over(struct vfio_pci_core_device *vdev)
 	 */
 	atomic_andnot(VFIO_PCI_REVOKED_ERROR, &bufs->reasons);
 	smp_mb__after_atomic(); /* pairs with vfio_pci_dma_buf_lost() */
-	if (READ_ONCE(pdev->error_state) == pci_channel_io_normal) {
+	if (READ_ONCE(pdev->error_state) == pci_channel_io_normal &&
+	    pci_device_is_present(pdev)) {
 		if (!pdev->no_command_memory)
 			pci_read_config_word(pdev, PCI_COMMAND, &cmd);
 		if (!PCI_POSSIBLE_ERROR(cmd) && cmd & PCI_COMMAND_MEMORY)
@@ -705,18 +708,24 @@ static bool vfio_pci_dma_buf_busy(struct vfio_pci_core_device *vdev)
  * @vdev: the device, which is closed
  *
  * What it had to suffer while it was closed is over with that reset, but for a reset
- * from outside that goes on; what comes from now on is not.
+ * from outside that goes on, and an error that the kernel has not recovered from: it may
+ * be about to reset the device. What comes from now on is not over either.
  *
  * Context: may sleep.
  * Return: 0, or -EBUSY where an importer of an earlier user's has not let go.
  */
 int vfio_pci_dma_buf_open_begin(struct vfio_pci_core_device *vdev)
 {
+	struct vfio_pci_dma_bufs *bufs = vdev->dma_bufs;
+
 	if (vfio_pci_dma_buf_busy(vdev))
 		return -EBUSY;
-	if (vdev->dma_bufs)
-		atomic_and(VFIO_PCI_REVOKED_CLOSED | VFIO_PCI_REVOKED_OUTSIDE,
-			   &vdev->dma_bufs->reasons);
+	if (!bufs)
+		return 0;
+	atomic_and(VFIO_PCI_REVOKED_CLOSED | VFIO_PCI_REVOKED_OUTSIDE, &bufs->reasons);
+	smp_mb__after_atomic(); /* pairs with vfio_pci_dma_buf_lost() */
+	if (READ_ONCE(vdev->pdev->error_state) != pci_channel_io_normal)
+		atomic_or(VFIO_PCI_REVOKED_ERROR, &bufs->reasons);
 	return 0;
 }
 
