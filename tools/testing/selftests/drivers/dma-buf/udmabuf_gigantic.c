@@ -5,10 +5,9 @@
  *
  * Wants "hugepagesz=1G hugepages=1" on the kernel's command line.
  */
+#include "udmabuf_fault.h"
 #include "udmabuf_util.h"
 
-#include <setjmp.h>
-#include <signal.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 
@@ -88,31 +87,6 @@ static size_t wrong(const char *map, size_t from, size_t to)
 	for (size_t i = (from + STEP - 1) / STEP * STEP; i < to; i += STEP)
 		n += !page_is(map + i, 1, i / PAGE);
 	return n;
-}
-
-static sigjmp_buf fault_return;
-
-static void on_fault(int sig)
-{
-	siglongjmp(fault_return, sig);
-}
-
-/* The signal that an access brings, 0 if none. */
-static int touch(volatile char *p, bool write)
-{
-	struct sigaction sa = { .sa_handler = on_fault };
-	int sig;
-
-	sigaction(SIGSEGV, &sa, NULL);
-	sigaction(SIGBUS, &sa, NULL);
-	sig = sigsetjmp(fault_return, 1);
-	if (!sig) {
-		char c = *p;
-
-		if (write)
-			*p = c;
-	}
-	return sig;
 }
 
 TEST_F_TIMEOUT(gigantic, one_fault, 120)

@@ -4,8 +4,6 @@
  * them in mremap(), mprotect() and fork(), who may not reach the pages behind them,
  * and that they outlive the descriptors they were made of.
  */
-#include <setjmp.h>
-#include <signal.h>
 #include <pthread.h>
 #include <sys/resource.h>
 #include <sys/uio.h>
@@ -13,6 +11,7 @@
 
 #include <linux/loop.h>
 
+#include "udmabuf_fault.h"
 #include "udmabuf_util.h"
 #include "../../kselftest_harness.h"
 
@@ -80,33 +79,6 @@ static size_t wrong(bool scattered, const char *map, size_t first, size_t nr)
 	for (size_t i = 0; i < nr; i++)
 		n += !page_is(map + i * PAGE, 1, source(scattered, first + i));
 	return n;
-}
-
-static sigjmp_buf fault_return;
-
-static void on_fault(int sig)
-{
-	siglongjmp(fault_return, sig);
-}
-
-/* The signal that reading (or writing) a byte brings, 0 if none. */
-static int touch(volatile char *p, bool write)
-{
-	struct sigaction sa = { .sa_handler = on_fault }, bus, segv;
-	int sig;
-
-	sigaction(SIGBUS, &sa, &bus);
-	sigaction(SIGSEGV, &sa, &segv);
-	sig = sigsetjmp(fault_return, 1);
-	if (!sig) {
-		char c = *p;
-
-		if (write)
-			*p = c;
-	}
-	sigaction(SIGBUS, &bus, NULL);
-	sigaction(SIGSEGV, &segv, NULL);
-	return sig;
 }
 
 static bool smaps_says(const void *addr, const char *field, const char *value)
