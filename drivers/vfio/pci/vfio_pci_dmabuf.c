@@ -461,8 +461,8 @@ static noinline void __vfio_pci_dma_buf_restore(struct vfio_pci_core_device *vde
 	mutex_lock(&bufs->lock);
 	/* What has come back since is not over. */
 	why &= ~atomic_read(&bufs->reasons);
-	/* The virtual config space, which is looked at, is not freed before that. */
-	if (!(atomic_read(&bufs->reasons) & VFIO_PCI_REVOKED_CLOSED)) {
+	/* Not closed: the virtual config space, which is looked at, is there. */
+	if (!(atomic_read_acquire(&bufs->reasons) & VFIO_PCI_REVOKED_CLOSED)) {
 		why |= VFIO_PCI_REVOKED_OFF;
 		if (!vfio_pci_memory_usable(vdev))
 			off = VFIO_PCI_REVOKED_OFF;
@@ -565,7 +565,7 @@ static noinline void __vfio_pci_dma_buf_lost(struct vfio_pci_dma_bufs *bufs,
 	bool wait;
 
 	mutex_lock(&bufs->lock);
-	/* No buffer keeps a reason that an open or an error's end has taken back. */
+	/* An open may have taken the reason back: no buffer has one that bufs has not. */
 	atomic_or(why, &bufs->reasons);
 	wait = vfio_pci_dma_bufs_change(bufs, 0, why);
 	mutex_unlock(&bufs->lock);
@@ -592,9 +592,8 @@ void vfio_pci_dma_buf_lost(struct vfio_pci_core_device *vdev, unsigned int why)
 
 	if (!bufs)
 		return;
-	was_closed = atomic_read(&bufs->reasons) & VFIO_PCI_REVOKED_CLOSED;
-	smp_mb__before_atomic(); /* pairs with who looks at error_state */
-	atomic_or(why, &bufs->reasons);
+	/* Fully ordered, for who looks at error_state. */
+	was_closed = atomic_fetch_or(why, &bufs->reasons) & VFIO_PCI_REVOKED_CLOSED;
 	if (vfio_pci_dma_bufs_any(bufs))
 		__vfio_pci_dma_buf_lost(bufs, why, was_closed);
 }
@@ -635,21 +634,64 @@ void vfio_pci_dma_buf_found(struct vfio_pci_core_device *vdev, unsigned int why)
 		__vfio_pci_dma_buf_found(vdev, why);
 }
 
+/* Whether a BAR holds the address that importers are given. */
+static bool vfio_pci_bar_in_place(struct pci_dev *pdev, int bar)
+{
+	unsigned long flags = pci_resource_flags(pdev, bar);
+	pci_bus_addr_t addr = pci_bus_address(pdev, bar);
+	int pos = PCI_BASE_ADDRESS_0 + 4 * bar;
+	u32 low, high = upper_32_bits(addr);
+
+	/* A VF's can't be read, and what is fixed has no register. */
+	if (!(flags & IORESOURCE_MEM) || pdev->is_virtfn ||
+	    flags & (IORESOURCE_UNSET | IORESOURCE_PCI_FIXED))
+		return true;
+	pci_read_config_dword(pdev, pos, &low);
+	if (flags & IORESOURCE_MEM_64)
+		pci_read_config_dword(pdev, pos + 4, &high);
+	return (low & (u32)PCI_BASE_ADDRESS_MEM_MASK) == lower_32_bits(addr) &&
+	       high == upper_32_bits(addr);
+}
+
+/*
+ * Whether the device is there, with its memory where the kernel has put it: an error
+ * that the kernel has recovered from leaves it with BARs that are lost.  Opened after
+ * that, it has them back when it has been removed and found again; if it was open, when
+ * PCI_COMMAND is written.  Config space is not waited for: who keeps others from it may
+ * wait for the locks that are held here.
+ */
+static bool vfio_pci_memory_in_place(struct pci_dev *pdev)
+{
+	u16 cmd;
+	int i;
+
+	if (READ_ONCE(pdev->error_state) != pci_channel_io_normal ||
+	    !pci_device_is_present(pdev))
+		return false;
+	/* For a VF that was about its PF. */
+	pci_read_config_word(pdev, PCI_COMMAND, &cmd);
+	if (PCI_POSSIBLE_ERROR(cmd))
+		return false;
+	for (i = 0; i < PCI_STD_NUM_BARS; i++)
+		if (!vfio_pci_bar_in_place(pdev, i))
+			return false;
+	return true;
+}
+
 /**
  * vfio_pci_error_over() - whether the device has come back from an error
  * @vdev: the device, reset or with its BARs written anew
  *
- * The kernel's recovery from an error ends with BARs that are lost, for whoever writes
- * PCI_COMMAND to have them back: it is over once the device decodes memory.
+ * It has once it decodes memory, at the addresses that it should.
  *
- * Context: memory_lock is held for writing, no other lock of ours.
+ * Context: memory_lock is held for writing, no other lock of this file.
  * Return: VFIO_PCI_REVOKED_ERROR for vfio_pci_memory_give(), or 0.
  */
 unsigned int vfio_pci_error_over(struct vfio_pci_core_device *vdev)
 {
 	struct vfio_pci_dma_bufs *bufs = vdev->dma_bufs;
 	struct pci_dev *pdev = vdev->pdev;
-	u16 cmd = PCI_COMMAND_MEMORY;
+	u16 cmd;
 
 	if (!bufs || !(atomic_read(&bufs->reasons) & VFIO_PCI_REVOKED_ERROR))
 		return 0;
@@ -668,11 +710,9 @@ unsigned int vfio_pci_error_over(struct vfio_pci_core_device *vdev)
 	 */
 	atomic_andnot(VFIO_PCI_REVOKED_ERROR, &bufs->reasons);
 	smp_mb__after_atomic(); /* pairs with vfio_pci_dma_buf_lost() */
-	if (READ_ONCE(pdev->error_state) == pci_channel_io_normal &&
-	    pci_device_is_present(pdev)) {
-		if (!pdev->no_command_memory)
-			pci_read_config_word(pdev, PCI_COMMAND, &cmd);
-		if (!PCI_POSSIBLE_ERROR(cmd) && cmd & PCI_COMMAND_MEMORY)
+	if (vfio_pci_memory_in_place(pdev)) {
+		pci_read_config_word(pdev, PCI_COMMAND, &cmd);
+		if (pdev->no_command_memory || cmd & PCI_COMMAND_MEMORY)
 			return VFIO_PCI_REVOKED_ERROR;
 	}
 	atomic_or(VFIO_PCI_REVOKED_ERROR, &bufs->reasons);
@@ -708,8 +748,8 @@ static bool vfio_pci_dma_buf_busy(struct vfio_pci_core_device *vdev)
  * @vdev: the device, which is closed
  *
  * What it had to suffer while it was closed is over with that reset, but for a reset
- * from outside that goes on, and an error that the kernel has not recovered from: it may
- * be about to reset the device. What comes from now on is not over either.
+ * from outside that goes on, and an error, which vfio_pci_dma_buf_open_end() looks for.
+ * What comes from now on is not over either.
  *
  * Context: may sleep.
  * Return: 0, or -EBUSY where an importer of an earlier user's has not let go.
@@ -720,25 +760,35 @@ int vfio_pci_dma_buf_open_begin(struct vfio_pci_core_device *vdev)
 
 	if (vfio_pci_dma_buf_busy(vdev))
 		return -EBUSY;
-	if (!bufs)
-		return 0;
-	atomic_and(VFIO_PCI_REVOKED_CLOSED | VFIO_PCI_REVOKED_OUTSIDE, &bufs->reasons);
-	smp_mb__after_atomic(); /* pairs with vfio_pci_dma_buf_lost() */
-	if (READ_ONCE(vdev->pdev->error_state) != pci_channel_io_normal)
-		atomic_or(VFIO_PCI_REVOKED_ERROR, &bufs->reasons);
+	if (bufs)
+		atomic_and(VFIO_PCI_REVOKED_CLOSED | VFIO_PCI_REVOKED_OUTSIDE,
+			   &bufs->reasons);
 	return 0;
 }
 
 /**
  * vfio_pci_dma_buf_open_end() - the device is open: buffers can be made
- * @vdev: the device, which has its virtual config space
+ * @vdev: the device, which has been reset, and has its virtual config space
  *
- * Context: any.
+ * If an error goes on, or has taken the device's addresses, buffers begin as revoked
+ * ones.
+ *
+ * Context: process.
  */
 void vfio_pci_dma_buf_open_end(struct vfio_pci_core_device *vdev)
 {
-	if (vdev->dma_bufs)
-		atomic_andnot(VFIO_PCI_REVOKED_CLOSED, &vdev->dma_bufs->reasons);
+	struct vfio_pci_dma_bufs *bufs = vdev->dma_bufs;
+
+	if (!bufs)
+		return;
+	smp_mb(); /* as in vfio_pci_error_over(): reasons were cleared in open_begin() */
+	if (!vfio_pci_memory_in_place(vdev->pdev)) {
+		atomic_or(VFIO_PCI_REVOKED_ERROR, &bufs->reasons);
+		pci_notice_ratelimited(vdev->pdev,
+				       "dma-bufs are revoked until an error is over\n");
+	}
+	smp_mb__before_atomic(); /* after vconfig: see __vfio_pci_dma_buf_restore() */
+	atomic_andnot(VFIO_PCI_REVOKED_CLOSED, &bufs->reasons);
 }
 
 /**

@@ -701,6 +701,36 @@ TEST_F(revoke, aer_reset_with_memory_off)
 	expect_restored(_metadata, live);
 }
 
+/* An error while nobody has the device open takes its addresses, and is not forgotten. */
+TEST_F(revoke, aer_while_closed)
+{
+	struct vfio *vfio = &self->live.vfio;
+	char name[16];
+
+	vfio_get(vfio, RAM, variant->interface);
+	strcpy(name, vfio->name);
+	/* Or recovery would resume it, under pci_bus_sem, which lockdep complains about. */
+	ASSERT_EQ(device_write(name, "power/control", "on"), 0);
+	vfio_close(vfio);
+	EXPECT_TRUE(inject("DLP"));
+
+	vfio_get(vfio, RAM, variant->interface);
+	self->live.dmabuf = export_range(vfio, RAM_BAR, 0, PAGE);
+	EXPECT_GE(self->live.dmabuf, 0);
+	EXPECT_EQ(importer_attach(self->edu, self->live.dmabuf, 0), -ENODEV);
+	EXPECT_EQ(vfio_reset(vfio), 0);
+	EXPECT_EQ(vfio_memory(vfio, true), 0);
+	EXPECT_EQ(importer_attach(self->edu, self->live.dmabuf, 0), -ENODEV);
+
+	/* It is found with new ones. */
+	live_close(&self->live);
+	EXPECT_EQ(device_write(name, "remove", "1"), 0);
+	EXPECT_TRUE(wait_present(name, false));
+	EXPECT_EQ(device_write(self->edu, "rescan", "1"), 0);
+	EXPECT_TRUE(wait_present(name, true));
+	live_start(_metadata, self, RAM, variant->interface, 0);
+}
+
 /* Importers that take their time */
 
 /* DMA goes on until the importer's fence is signaled, and is waited for. */
