@@ -75,13 +75,8 @@ def objects(names, tree):
     return sorted(re.sub(r"\.c$", ".o", name) for name in set(sources) - included)
 
 
-def configured(name, source, out):
-    """Whether an object is part of the kernel that out/.config describes.
-
-    Asked for by name, kbuild would compile it all the same, with the headers of a
-    kernel that has no use for it.
-    """
-    have = asked([out / ".config"])
+def gates(name, source):
+    """The options that let an object into a kernel: a list for each directory above."""
     path = source / name
     while path.parent != source:
         leaf = path.name if path.suffix else f"{path.name}/"
@@ -91,11 +86,19 @@ def configured(name, source, out):
         if not makefile:
             continue        # a directory whose parent's makefile names its objects
         text = makefile.read_text().replace("\\\n", " ")
-        options = re.findall(rf"^[\w-]+-\$\((CONFIG_\w+)\)\s*[:+]?=(?:.*[\s/])?"
-                             rf"{re.escape(leaf)}(?:\s|$)", text, re.M)
-        if options and not any(have.get(option) for option in options):
-            return False
-    return True
+        yield re.findall(rf"^[\w-]+-\$\((CONFIG_\w+)\)\s*[:+]?=(?:.*[\s/])?"
+                         rf"{re.escape(leaf)}(?:\s|$)", text, re.M)
+
+
+def configured(name, source, out, more=()):
+    """Whether an object is part of the kernel that out/.config describes.
+
+    Asked for by name, kbuild would compile it all the same, with the headers of a
+    kernel that has no use for it.  Options of more count as if they were on.
+    """
+    have = asked([out / ".config"])
+    return all(any(have.get(option) or option in more for option in options)
+               for options in gates(name, source) if options)
 
 
 def compile_only(command, targets, log, what):
