@@ -642,7 +642,7 @@ static bool vfio_pci_bar_in_place(struct pci_dev *pdev, int bar)
 	int pos = PCI_BASE_ADDRESS_0 + 4 * bar;
 	u32 low, high = upper_32_bits(addr);
 
-	/* A VF's can't be read, and what is fixed has no register. */
+	/* A VF's can't be read; what is fixed, or has no address, need not have one. */
 	if (!(flags & IORESOURCE_MEM) || pdev->is_virtfn ||
 	    flags & (IORESOURCE_UNSET | IORESOURCE_PCI_FIXED))
 		return true;
@@ -768,7 +768,7 @@ int vfio_pci_dma_buf_open_begin(struct vfio_pci_core_device *vdev)
 
 /**
  * vfio_pci_dma_buf_open_end() - the device is open: buffers can be made
- * @vdev: the device, which has been reset, and has its virtual config space
+ * @vdev: the device, which has been reset if it can be, and has its virtual config space
  *
  * If an error goes on, or has taken the device's addresses, buffers begin as revoked
  * ones.

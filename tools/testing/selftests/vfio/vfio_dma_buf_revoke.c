@@ -708,7 +708,7 @@ TEST_F(revoke, aer_while_closed)
 	char name[16];
 
 	vfio_get(vfio, RAM, variant->interface);
-	strcpy(name, vfio->name);
+	memcpy(name, vfio->name, sizeof(name));
 	/* Or recovery would resume it, under pci_bus_sem, which lockdep complains about. */
 	ASSERT_EQ(device_write(name, "power/control", "on"), 0);
 	vfio_close(vfio);
