@@ -535,6 +535,40 @@ static void udmabuf_unmap(struct dma_buf_attachment *attach,
 	kfree(m);
 }
 
+/* The buffer stays where it is for as long as the dma-buf lives: nothing to count. */
+static int udmabuf_map_phys(struct dma_buf_attachment *attach,
+			    enum dma_data_direction dir, struct dma_buf_phys *phys)
+{
+	const struct udmabuf *ub = attach->dmabuf->priv;
+	struct dma_buf_phys_range *ranges;
+
+	dma_resv_assert_held(attach->dmabuf->resv);
+
+	if (ub->readonly && dir != DMA_TO_DEVICE)
+		return -EACCES;
+
+	ranges = kvmalloc_array(ub->nr_runs, sizeof(*ranges),
+				GFP_KERNEL_ACCOUNT | __GFP_NOWARN);
+	if (!ranges)
+		return -ENOMEM;
+	for (u32 i = 0; i < ub->nr_runs; i++)
+		ranges[i] = (struct dma_buf_phys_range) {
+			.paddr = PFN_PHYS(ub->runs[i].pfn),
+			.len = (u64)ub->runs[i].nr << PAGE_SHIFT,
+		};
+	*phys = (struct dma_buf_phys) {
+		.nr_ranges = ub->nr_runs,
+		.ranges = ranges,
+	};
+	return 0;
+}
+
+static void udmabuf_unmap_phys(struct dma_buf_attachment *attach,
+			       struct dma_buf_phys *phys)
+{
+	kvfree(phys->ranges);
+}
+
 /*
  * What has to be done to the caches follows from what each device may do, that is
  * from the direction of its mapping; and the DMA API wants to hear of the direction
@@ -585,6 +619,8 @@ static const struct dma_buf_ops udmabuf_ops = {
 	.cache_sgt_mapping = true,
 	.map_dma_buf = udmabuf_map,
 	.unmap_dma_buf = udmabuf_unmap,
+	.map_phys = udmabuf_map_phys,
+	.unmap_phys = udmabuf_unmap_phys,
 	.begin_cpu_access = udmabuf_begin_cpu_access,
 	.end_cpu_access = udmabuf_end_cpu_access,
 	.mmap = udmabuf_mmap,

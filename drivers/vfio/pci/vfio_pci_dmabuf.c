@@ -142,6 +142,7 @@ struct vfio_pci_bar_run {
  *	for its release
  * @reasons: why it is revoked; changed under @bufs->lock and dma_resv
  * @maps: the importers' mappings; under dma_resv
+ * @readonly: nobody may write to it; immutable
  * @bar_len: size of the BAR in bytes
  * @bus_offset: from the CPU's address to that on the PCI bus
  * @nr_runs: number of runs
@@ -157,6 +158,7 @@ struct vfio_pci_dma_buf {
 	struct vfio_device *registered;
 	unsigned int reasons;
 	struct list_head maps;
+	bool readonly;
 	u64 bar_len;
 	u64 bus_offset;
 	u32 nr_runs;
@@ -168,6 +170,7 @@ struct vfio_pci_dma_buf {
  * @sgt: what the importer sees
  * @node: in the buffer's maps
  * @dev: the importer's device
+ * @ranges: what an importer with page tables of its own sees, instead of @sgt
  * @on_bus: the addresses are the bus's own: nothing to undo
  * @nr: how many addresses there are
  * @addr: the DMA address of each run
@@ -176,6 +179,7 @@ struct vfio_pci_dma_map {
 	struct sg_table sgt;
 	struct list_head node;
 	struct device *dev;
+	struct dma_buf_phys_range *ranges;
 	bool on_bus;
 	u32 nr;
 	dma_addr_t addr[];
@@ -870,6 +874,10 @@ static int vfio_pci_dma_buf_attach(struct dma_buf *dmabuf,
 	if (revoked)
 		return -ENODEV;
 
+	/* Page tables of the importer's own: attach->dev does no DMA. */
+	if (dma_buf_attachment_is_phys(attach))
+		return 0;
+
 	type = pci_p2pdma_path(buf->bufs->pdev, attach->dev);
 	if (type == PCI_P2PDMA_MAP_NOT_SUPPORTED)
 		return -EREMOTEIO;
@@ -1056,10 +1064,24 @@ err_free:
 }
 
 /*
- * The addresses are our own list's, not those of the entries, which are cut.  After
- * the device's close the last mapping of a buffer lets go of the registration that
- * was kept for it.
+ * After the device's close the last mapping of a buffer gives back the registration
+ * that was kept for it.
  */
+static void vfio_pci_dma_buf_unmapped(struct vfio_pci_dma_buf *buf,
+				      struct vfio_pci_dma_map *map)
+{
+	list_del(&map->node);
+	kvfree(map);
+
+	atomic_dec(&buf->bufs->nr_maps);
+	if (!list_empty(&buf->maps))
+		return;
+	wake_up_all(&buf->bufs->unmapped);
+	if (buf->reasons & VFIO_PCI_REVOKED_CLOSED)
+		vfio_pci_dma_buf_unregister(buf);
+}
+
+/* The addresses are our own list's, not those of the entries, which are cut. */
 static void vfio_pci_dma_buf_unmap(struct dma_buf_attachment *attach,
 				   struct sg_table *sgt,
 				   enum dma_data_direction dir)
@@ -1072,15 +1094,61 @@ static void vfio_pci_dma_buf_unmap(struct dma_buf_attachment *attach,
 	vfio_pci_dma_unmap_runs(map, buf, dir);
 	sgt->orig_nents = sgt->nents;
 	sg_free_table(sgt);
-	list_del(&map->node);
-	kvfree(map);
+	vfio_pci_dma_buf_unmapped(buf, map);
+}
 
-	atomic_dec(&buf->bufs->nr_maps);
-	if (!list_empty(&buf->maps))
-		return;
-	wake_up_all(&buf->bufs->unmapped);
-	if (buf->reasons & VFIO_PCI_REVOKED_CLOSED)
-		vfio_pci_dma_buf_unregister(buf);
+static int vfio_pci_dma_buf_map_phys(struct dma_buf_attachment *attach,
+				     enum dma_data_direction dir,
+				     struct dma_buf_phys *phys)
+{
+	struct vfio_pci_dma_buf *buf = attach->dmabuf->priv;
+	struct vfio_pci_dma_map *map;
+
+	dma_resv_assert_held(attach->dmabuf->resv);
+
+	if (buf->reasons)
+		return -ENODEV;
+	if (buf->readonly && dir != DMA_TO_DEVICE)
+		return -EACCES;
+
+	map = kvzalloc(sizeof(*map), GFP_KERNEL_ACCOUNT);
+	if (!map)
+		return -ENOMEM;
+	map->dev = attach->dev;
+	map->ranges = kvmalloc_array(buf->nr_runs, sizeof(*map->ranges),
+				     GFP_KERNEL_ACCOUNT);
+	if (!map->ranges) {
+		kvfree(map);
+		return -ENOMEM;
+	}
+	for (u32 i = 0; i < buf->nr_runs; i++) {
+		map->ranges[i].paddr = buf->runs[i].phys;
+		map->ranges[i].len = buf->runs[i].len;
+	}
+	*phys = (struct dma_buf_phys) {
+		.nr_ranges = buf->nr_runs,
+		.mmio = true,
+		.ranges = map->ranges,
+	};
+
+	list_add(&map->node, &buf->maps);
+	atomic_inc(&buf->bufs->nr_maps);
+	return 0;
+}
+
+static void vfio_pci_dma_buf_unmap_phys(struct dma_buf_attachment *attach,
+					struct dma_buf_phys *phys)
+{
+	struct vfio_pci_dma_buf *buf = attach->dmabuf->priv;
+	struct vfio_pci_dma_map *map;
+
+	dma_resv_assert_held(attach->dmabuf->resv);
+
+	list_for_each_entry(map, &buf->maps, node)
+		if (map->ranges == phys->ranges)
+			break;
+	kvfree(map->ranges);
+	vfio_pci_dma_buf_unmapped(buf, map);
 }
 
 /* CPU mappings */
@@ -1246,6 +1314,8 @@ static const struct dma_buf_ops vfio_pci_dma_buf_ops = {
 	.unpin = vfio_pci_dma_buf_unpin,
 	.map_dma_buf = vfio_pci_dma_buf_map,
 	.unmap_dma_buf = vfio_pci_dma_buf_unmap,
+	.map_phys = vfio_pci_dma_buf_map_phys,
+	.unmap_phys = vfio_pci_dma_buf_unmap_phys,
 	.mmap = vfio_pci_dma_buf_mmap,
 	.release = vfio_pci_dma_buf_release,
 };
@@ -1342,6 +1412,7 @@ static struct dma_buf *vfio_pci_dma_buf_export(struct vfio_pci_core_device *vdev
 	if (!vfio_device_try_get_registration(&vdev->vdev))
 		goto err_free;
 	buf->registered = &vdev->vdev;
+	buf->readonly = (open_flags & O_ACCMODE) == O_RDONLY;
 
 	info.ops = &vfio_pci_dma_buf_ops;
 	info.size = size;
