@@ -129,6 +129,7 @@ static void test_release(struct dma_buf *dmabuf)
 }
 
 static const struct dma_buf_ops test_ops = {
+	.huge_mappings = true,
 	.map_dma_buf = test_map,
 	.unmap_dma_buf = test_unmap,
 	.mmap = test_mmap,

@@ -1309,6 +1309,7 @@ static void vfio_pci_dma_buf_release(struct dma_buf *dmabuf)
 }
 
 static const struct dma_buf_ops vfio_pci_dma_buf_ops = {
+	.huge_mappings = true,
 	.attach = vfio_pci_dma_buf_attach,
 	.pin = vfio_pci_dma_buf_pin,
 	.unpin = vfio_pci_dma_buf_unpin,

@@ -11,6 +11,8 @@
 #include <signal.h>
 #include <sys/wait.h>
 
+#include <linux/dma-heap.h>
+
 #include "udmabuf_util.h"
 #include "../../kselftest_harness.h"
 #include "../../../../../drivers/dma-buf/tests/dma_buf_test_exporter.h"
@@ -140,6 +142,64 @@ TEST_F(core, address)
 	}
 	munmap(gap, 3 * PAGE);
 	close(fd);
+}
+
+/* What is asked for comes first, also where there is no room to align it. */
+TEST_F(core, hint)
+{
+	int fd = test_buffer(self->dev, DMA_BUF_TEST_PFNMAP);
+	size_t size = 3 * HUGE;
+	char *area, *hint, *map;
+
+	ASSERT_GE(fd, 0);
+	area = mmap(NULL, size + 2 * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(area, MAP_FAILED);
+	hint = area + PAGE;
+	ASSERT_EQ(munmap(hint, size), 0);
+	map = mmap(hint, size, PROT_READ, MAP_SHARED, fd, 0);
+	EXPECT_EQ(map, hint);
+
+	/* Now the place is taken. */
+	map = mmap(hint, size, PROT_READ, MAP_SHARED, fd, 0);
+	ASSERT_NE(map, MAP_FAILED);
+	EXPECT_NE(map, hint);
+	EXPECT_EQ((uintptr_t)map % HUGE, 0);
+	munmap(map, size);
+
+	map = mmap(hint, size, PROT_READ, MAP_SHARED | MAP_FIXED, fd, PAGE);
+	EXPECT_EQ(map, hint);
+	map = mmap(hint, size, PROT_READ, MAP_SHARED | MAP_FIXED_NOREPLACE, fd, 0);
+	EXPECT_EQ(map, MAP_FAILED);
+	EXPECT_EQ(errno, EEXIST);
+	munmap(area, size + 2 * PAGE);
+	close(fd);
+}
+
+/*
+ * Buffers that have no huge entries get no address that would allow for them: of two
+ * mappings, one below the other, with offsets that differ by a page, at most one is
+ * congruent with its offset by chance.
+ */
+TEST_F(core, address_of_others)
+{
+	int heap = open("/dev/dma_heap/system", O_RDWR | O_CLOEXEC);
+	struct dma_heap_allocation_data data = {
+		.len = 3 * HUGE,
+		.fd_flags = O_RDWR | O_CLOEXEC,
+	};
+	char *maps[2];
+
+	ASSERT_GE(heap, 0);
+	ASSERT_EQ(ioctl(heap, DMA_HEAP_IOCTL_ALLOC, &data), 0);
+	for (int i = 0; i < 2; i++) {
+		maps[i] = mmap(NULL, 2 * HUGE, PROT_READ, MAP_SHARED, data.fd, i * PAGE);
+		ASSERT_NE(maps[i], MAP_FAILED);
+	}
+	EXPECT_FALSE((uintptr_t)maps[0] % HUGE == 0 && (uintptr_t)maps[1] % HUGE == PAGE);
+	munmap(maps[0], 2 * HUGE);
+	munmap(maps[1], 2 * HUGE);
+	close(data.fd);
+	close(heap);
 }
 
 static sigjmp_buf fault_return;
