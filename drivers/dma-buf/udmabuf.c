@@ -520,6 +520,12 @@ err_free:
 	return ERR_PTR(ret);
 }
 
+/*
+ * Does not sync for the CPU.  That would copy a bounce buffer, or invalidate cache
+ * lines, over what the CPU has written since the last sync: through the memfd, or
+ * between begin and end of CPU access, when the pages are the CPU's.  What a device
+ * wrote is there for the CPU after a begin that came before this.
+ */
 static void udmabuf_unmap(struct dma_buf_attachment *attach,
 			  struct sg_table *sgt, enum dma_data_direction dir)
 {
@@ -529,7 +535,6 @@ static void udmabuf_unmap(struct dma_buf_attachment *attach,
 	scoped_guard(mutex, &ub->lock)
 		list_del(&m->node);
 
-	dma_sync_sgtable_for_cpu(m->dev, &m->sgt, m->dir);
 	dma_unmap_sgtable(m->dev, &m->sgt, m->dir, DMA_ATTR_SKIP_CPU_SYNC);
 	sg_free_table(&m->sgt);
 	kfree(m);
@@ -617,6 +622,7 @@ static void udmabuf_release(struct dma_buf *dmabuf)
 
 static const struct dma_buf_ops udmabuf_ops = {
 	.cache_sgt_mapping = true,
+	.huge_mappings = true,
 	.map_dma_buf = udmabuf_map,
 	.unmap_dma_buf = udmabuf_unmap,
 	.map_phys = udmabuf_map_phys,
@@ -662,12 +668,14 @@ static int udmabuf_check_items(const struct udmabuf_create_item *items, u32 coun
  * file that is sealed against writes must not be written through the dma-buf.
  * Files of a tmpfs or hugetlbfs mount are sealed against sealing.
  */
-static int udmabuf_check_seals(struct file *memfd)
+static int udmabuf_check_memfd(struct file *memfd)
 {
 	long seals;
 
-	lockdep_assert_held_read(&file_inode(memfd)->i_rwsem);
-
+	if (!memfd || (!shmem_file(memfd) && !is_file_hugepages(memfd)))
+		return -EBADFD;
+	if (!(memfd->f_mode & FMODE_READ))
+		return -EACCES;
 	seals = memfd_fcntl(memfd, F_GET_SEALS, 0);
 	if (seals < 0)
 		return -EBADFD;
@@ -675,6 +683,49 @@ static int udmabuf_check_seals(struct file *memfd)
 	    F_SEAL_SHRINK)
 		return -EINVAL;
 	return 0;
+}
+
+/* A memfd that cannot shrink has these ranges from now on. */
+static int udmabuf_check_ranges(struct file *memfd,
+				const struct udmabuf_create_item *items, u32 nr)
+{
+	u64 size = i_size_read(file_inode(memfd));
+
+	for (u32 i = 0; i < nr; i++)
+		if (items[i].offset + items[i].size > size)
+			return -EINVAL;
+	return 0;
+}
+
+/* Neighbours that name the same descriptor share the look-up and the locking. */
+static u32 udmabuf_same_memfd(const struct udmabuf_create_item *items, u32 count)
+{
+	u32 n = 1;
+
+	while (n < count && items[n].memfd == items[0].memfd)
+		n++;
+	return n;
+}
+
+/*
+ * Before anything is pinned, so that no memfd gets pages for a call that is refused.
+ * A descriptor can stand for another file by the time that it is pinned, and seals
+ * can be added: so udmabuf_pin_hold() looks again.
+ */
+static int udmabuf_check_memfds(const struct udmabuf_create_item *items, u32 count)
+{
+	struct file *memfd;
+	int ret = 0;
+
+	for (u32 i = 0, n; i < count && !ret; i += n) {
+		n = udmabuf_same_memfd(items + i, count - i);
+		memfd = fget(items[i].memfd);
+		ret = udmabuf_check_memfd(memfd) ?:
+		      udmabuf_check_ranges(memfd, items + i, n);
+		if (memfd)
+			fput(memfd);
+	}
+	return ret;
 }
 
 /*
@@ -793,7 +844,7 @@ static int udmabuf_pin_hold(struct udmabuf *ub, struct udmabuf_pinner *p)
 	long ret;
 
 	inode_lock_shared(file_inode(p->memfd));
-	ret = udmabuf_check_seals(p->memfd);
+	ret = udmabuf_check_memfd(p->memfd);
 	while (!ret && folios && bytes && udmabuf_next_range(p)) {
 		u64 start = p->pos;
 
@@ -812,10 +863,6 @@ static int udmabuf_pin_memfd(struct udmabuf *ub, struct udmabuf_pinner *p)
 {
 	int ret;
 
-	if (!shmem_file(p->memfd) && !is_file_hugepages(p->memfd))
-		return -EBADFD;
-	if (!(p->memfd->f_mode & FMODE_READ))
-		return -EACCES;
 	if (!(p->memfd->f_mode & FMODE_WRITE))
 		ub->readonly = true;
 
@@ -828,16 +875,6 @@ static int udmabuf_pin_memfd(struct udmabuf *ub, struct udmabuf_pinner *p)
 		cond_resched();
 	}
 	return 0;
-}
-
-/* Neighbours that name the same descriptor share the look-up and the locking. */
-static u32 udmabuf_same_memfd(const struct udmabuf_create_item *items, u32 count)
-{
-	u32 n = 1;
-
-	while (n < count && items[n].memfd == items[0].memfd)
-		n++;
-	return n;
 }
 
 static int udmabuf_pin_items(struct udmabuf *ub,
@@ -867,15 +904,11 @@ static int udmabuf_pin_items(struct udmabuf *ub,
 	return ret;
 }
 
-/*
- * From dma_buf_export() on the buffer belongs to the dma-buf, and from dma_buf_fd()
- * on that belongs to user space, which may have closed it before we return.
- */
-static int udmabuf_export(struct udmabuf *ub, u32 flags)
+/* The buffer belongs to the dma-buf from now on, and is freed if there is none. */
+static struct dma_buf *udmabuf_export(struct udmabuf *ub)
 {
 	DEFINE_DMA_BUF_EXPORT_INFO(exp_info);
 	struct dma_buf *dmabuf;
-	int fd;
 
 	exp_info.ops = &udmabuf_ops;
 	exp_info.size = (size_t)ub->nr_pages << PAGE_SHIFT;
@@ -884,15 +917,40 @@ static int udmabuf_export(struct udmabuf *ub, u32 flags)
 	dmabuf = dma_buf_export(&exp_info);
 	if (IS_ERR(dmabuf)) {
 		udmabuf_free(ub);
-		return PTR_ERR(dmabuf);
+		return dmabuf;
 	}
 	scoped_guard(mutex, &udmabuf_buffers_lock)
 		list_add_tail(&ub->node, &udmabuf_buffers);
+	return dmabuf;
+}
 
+/*
+ * From dma_buf_fd() on the dma-buf belongs to user space, which may have closed it
+ * before we return.
+ */
+static int udmabuf_install(struct dma_buf *dmabuf, u32 flags)
+{
+	int fd;
+
+	if (IS_ERR(dmabuf))
+		return PTR_ERR(dmabuf);
 	fd = dma_buf_fd(dmabuf, flags & UDMABUF_FLAGS_CLOEXEC ? O_CLOEXEC : 0);
 	if (fd < 0)
 		dma_buf_put(dmabuf);
 	return fd;
+}
+
+static struct udmabuf *udmabuf_alloc(void)
+{
+	struct udmabuf *ub = kzalloc(sizeof(*ub), GFP_KERNEL_ACCOUNT);
+
+	if (!ub)
+		return NULL;
+	mutex_init(&ub->lock);
+	INIT_LIST_HEAD(&ub->mappings);
+	ub->pid = task_tgid_nr(current);
+	get_task_comm(ub->comm, current);
+	return ub;
 }
 
 static int udmabuf_create(const struct udmabuf_create_item *items, u32 count,
@@ -901,17 +959,13 @@ static int udmabuf_create(const struct udmabuf_create_item *items, u32 count,
 	struct udmabuf *ub;
 	int ret;
 
-	ret = udmabuf_check_items(items, count);
+	ret = udmabuf_check_items(items, count) ?: udmabuf_check_memfds(items, count);
 	if (ret)
 		return ret;
 
-	ub = kzalloc(sizeof(*ub), GFP_KERNEL_ACCOUNT);
+	ub = udmabuf_alloc();
 	if (!ub)
 		return -ENOMEM;
-	mutex_init(&ub->lock);
-	INIT_LIST_HEAD(&ub->mappings);
-	ub->pid = task_tgid_nr(current);
-	get_task_comm(ub->comm, current);
 
 	/* At worst no item goes on where the one before it ended. */
 	ret = udmabuf_make_room(ub, count);
@@ -922,7 +976,7 @@ static int udmabuf_create(const struct udmabuf_create_item *items, u32 count,
 		return ret;
 	}
 	udmabuf_trim(ub);
-	return udmabuf_export(ub, flags);
+	return udmabuf_install(udmabuf_export(ub), flags);
 }
 
 /* /dev/udmabuf */
@@ -1062,6 +1116,7 @@ module_exit(udmabuf_exit);
 #include "tests/udmabuf_kunit.c"
 #endif
 
+MODULE_AUTHOR("Gerd Hoffmann <kraxel@redhat.com>");
 MODULE_DESCRIPTION("Pages of memfds as dma-bufs");
 MODULE_LICENSE("GPL");
 MODULE_IMPORT_NS(DMA_BUF);

@@ -4,6 +4,7 @@
  * scatterlists, and what they say of pins.  Part of udmabuf.c, whose functions
  * are static.
  */
+#include <kunit/device.h>
 #include <kunit/test.h>
 #include <linux/prandom.h>
 
@@ -221,6 +222,14 @@ static void udmabuf_pin_random_test(struct kunit *test)
 	expect_pins(test, 3, pins);
 }
 
+/* As memfd_pin_folios() does: one pin is counted, whatever the folio's size. */
+static void pin_large_folio(struct folio *folio)
+{
+	folio_get(folio);
+	atomic_inc(&folio->_pincount);
+	mod_node_page_state(folio_pgdat(folio), NR_FOLL_PIN_ACQUIRED, 1);
+}
+
 /* Unpinning visits every folio of a run once, whatever parts of it the run has. */
 static void udmabuf_unpin_test(struct kunit *test)
 {
@@ -236,9 +245,7 @@ static void udmabuf_unpin_test(struct kunit *test)
 			.pfn = folio_pfn(folio) + runs[i].first,
 		};
 
-		folio_get(folio);
-		atomic_inc(&folio->_pincount);
-		node_stat_add_folio(folio, NR_FOLL_PIN_ACQUIRED);
+		pin_large_folio(folio);
 		unpin_pfn_runs(&run, 1);
 		KUNIT_EXPECT_EQ(test, atomic_read(&folio->_pincount), 0);
 		KUNIT_EXPECT_EQ(test, folio_ref_count(folio), 1);
@@ -298,6 +305,60 @@ static void udmabuf_sgt_test(struct kunit *test)
 	}
 }
 
+/* A dma-buf of one folio of 8 pages. */
+static struct dma_buf *folio_buffer(struct kunit *test)
+{
+	struct folio *folio = folio_alloc(GFP_KERNEL, 3);
+	struct udmabuf *ub = udmabuf_alloc();
+	struct dma_buf *dmabuf;
+
+	KUNIT_ASSERT_NOT_NULL(test, folio);
+	KUNIT_ASSERT_NOT_NULL(test, ub);
+	KUNIT_ASSERT_EQ(test, udmabuf_append(ub, folio_pfn(folio), 8), 0);
+	pin_large_folio(folio);
+	folio_put(folio);
+	dmabuf = udmabuf_export(ub);
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, dmabuf);
+	return dmabuf;
+}
+
+/*
+ * The table that a SYNC walks while the buffer is mapped has the buffer's pages.  With
+ * CONFIG_DMABUF_DEBUG, the table that the importer has does not.
+ */
+static void udmabuf_synced_table_test(struct kunit *test)
+{
+	struct device *dev = kunit_device_register(test, "udmabuf");
+	struct dma_buf_attachment *attach;
+	const struct udmabuf_mapping *m;
+	struct sg_table *importers;
+	struct dma_buf *dmabuf;
+	struct udmabuf *ub;
+
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, dev);
+	KUNIT_ASSERT_EQ(test, dma_coerce_mask_and_coherent(dev, DMA_BIT_MASK(64)), 0);
+	dmabuf = folio_buffer(test);
+	ub = dmabuf->priv;
+	attach = dma_buf_attach(dmabuf, dev);
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, attach);
+	importers = dma_buf_map_attachment_unlocked(attach, DMA_BIDIRECTIONAL);
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, importers);
+
+	m = list_first_entry(&ub->mappings, struct udmabuf_mapping, node);
+	KUNIT_EXPECT_EQ(test, page_to_pfn(sg_page(m->sgt.sgl)), ub->runs[0].pfn);
+	KUNIT_EXPECT_EQ(test, sg_dma_address(importers->sgl),
+			sg_dma_address(m->sgt.sgl));
+	KUNIT_EXPECT_EQ(test, sg_dma_len(importers->sgl), 8 * PAGE_SIZE);
+	if (IS_ENABLED(CONFIG_DMABUF_DEBUG))
+		KUNIT_EXPECT_PTR_NE(test, sg_page(importers->sgl),
+				    pfn_to_page(ub->runs[0].pfn));
+
+	dma_buf_unmap_attachment_unlocked(attach, importers, DMA_BIDIRECTIONAL);
+	dma_buf_detach(dmabuf, attach);
+	KUNIT_EXPECT_TRUE(test, list_empty(&ub->mappings));
+	dma_buf_put(dmabuf);
+}
+
 /* Numbers that a user may give: what is wrong with them is EINVAL. */
 static void udmabuf_check_test(struct kunit *test)
 {
@@ -352,6 +413,7 @@ static struct kunit_case udmabuf_test_cases[] = {
 	KUNIT_CASE(udmabuf_pin_random_test),
 	KUNIT_CASE(udmabuf_unpin_test),
 	KUNIT_CASE(udmabuf_sgt_test),
+	KUNIT_CASE(udmabuf_synced_table_test),
 	KUNIT_CASE(udmabuf_check_test),
 	{}
 };

@@ -81,9 +81,11 @@ struct udmabuf_create_list {
  * UDMABUF_CREATE - make a dma-buf of one range of a memfd
  *
  * The pages are allocated if need be and stay pinned for as long as the dma-buf
- * lives.  The buffer is these pages, whatever happens to the memfd later: a hole
- * punched over a whole page of it leaves the page to the dma-buf and gives the
- * memfd a new one.  It says nothing of CPU caches: see DMA_BUF_IOCTL_SYNC.
+ * lives.  The buffer is these pages, whatever happens to the memfd later.  A hole
+ * punched over a whole folio (a small page or a huge page) leaves the folio to the
+ * dma-buf, and the memfd gets a new one.  A hole over a part of a huge page zeroes
+ * that part, and the memfd and the dma-buf go on sharing it.  CPU caches are left to
+ * DMA_BUF_IOCTL_SYNC.
  *
  * Argument: &struct udmabuf_create.  Return: the dma-buf's file descriptor.
  */

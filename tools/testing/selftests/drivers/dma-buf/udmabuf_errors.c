@@ -157,6 +157,65 @@ TEST_F(errors, offset_and_size)
 	EXPECT_CREATE(self->memfd, 0, -PAGE, EINVAL);
 }
 
+static long blocks(int fd)
+{
+	struct stat st;
+
+	if (fstat(fd, &st))
+		die("fstat");
+	return st.st_blocks;
+}
+
+/*
+ * What is wrong with a descriptor, or with a range of its memfd, is noticed before any
+ * memfd is given pages: those of the good item before it, or those up to its end.
+ */
+TEST_F(errors, nothing_populated)
+{
+	static const struct { enum memory memory; size_t size; } memfds[] = {
+		{ SHMEM, SIZE }, { HUGETLB, HUGE },
+	};
+	int unsealed = memfd_create("unsealed", MFD_ALLOW_SEALING | MFD_CLOEXEC);
+
+	want_huge_pages();
+	self->before.free_huge = held().free_huge;
+	ASSERT_EQ(ftruncate(unsealed, SIZE), 0);
+	for (size_t i = 0; i < ARRAY_SIZE(memfds); i++) {
+		int memfd = memfd_new(memfds[i].memory, memfds[i].size);
+		size_t size = memfds[i].size;
+
+		EXPECT_CREATE(memfd, 0, size + PAGE, EINVAL);
+		EXPECT_CREATE(memfd, size - PAGE, 2 * PAGE, EINVAL);
+		for (int bad = 0; bad < 4; bad++) {
+			good_list(self, 3);
+			for (int j = 0; j < 3; j++)
+				self->list->list[j].memfd = memfd;
+			switch (bad) {
+			case 0:
+				self->list->list[2].offset = size;
+				EXPECT_LIST(EINVAL);
+				break;
+			case 1:
+				self->list->list[2].memfd = unsealed;
+				EXPECT_LIST(EINVAL);
+				break;
+			case 2:
+				self->list->list[2].memfd = self->dev;
+				EXPECT_LIST(EBADFD);
+				break;
+			case 3:
+				self->list->list[2].memfd = 4000;
+				EXPECT_LIST(EBADFD);
+				break;
+			}
+		}
+		EXPECT_EQ(blocks(memfd), 0);
+		close(memfd);
+	}
+	EXPECT_EQ(blocks(unsealed), 0);
+	close(unsealed);
+}
+
 TEST_F(errors, size_limit)
 {
 	int memfd = memfd_new(SHMEM, 65UL << 20);

@@ -512,6 +512,35 @@ TEST_F(buffer, sync_while_imported)
 	EXPECT_EQ(sync_buffer(b->fd, DMA_BUF_SYNC_END | DMA_BUF_SYNC_RW), 0);
 }
 
+/*
+ * An importer that goes away leaves the pages as the CPU wrote them last: between the
+ * start and the end of a SYNC, and through the memfd with no SYNC at all.  This can
+ * fail where the device has a copy of the pages: with swiotlb=force.
+ */
+TEST_F(buffer, detach_keeps_what_the_cpu_wrote)
+{
+	struct buffer *b = &self->b;
+	uint32_t handle;
+	char *p;
+
+	p = map_shared(b->fd, b->nr * PAGE, PROT_READ | PROT_WRITE);
+	ASSERT_EQ(drm_import(self->vgem, b->fd, &handle), 0);
+	EXPECT_EQ(sync_buffer(b->fd, DMA_BUF_SYNC_START | DMA_BUF_SYNC_RW), 0);
+	buffer_mark(b, p, NEW_SEED);
+	EXPECT_EQ(drm_close_handle(self->vgem, handle), 0);
+	EXPECT_EQ(attachments(b->fd), 0);
+	EXPECT_TRUE(memfd_is(b, NEW_SEED));
+	EXPECT_EQ(sync_buffer(b->fd, DMA_BUF_SYNC_END | DMA_BUF_SYNC_RW), 0);
+	EXPECT_TRUE(memfd_is(b, NEW_SEED));
+
+	ASSERT_EQ(drm_import(self->vgem, b->fd, &handle), 0);
+	mark_pages(b->map, SEED, MEMFD_PAGES);
+	EXPECT_EQ(drm_close_handle(self->vgem, handle), 0);
+	EXPECT_TRUE(buffer_is(b, p, SEED));
+	EXPECT_TRUE(memfd_is(b, SEED));
+	munmap(p, b->nr * PAGE);
+}
+
 /* The same pages: as one dma-buf in two devices, and as another one beside it. */
 TEST_F(buffer, two_importers)
 {
