@@ -14,7 +14,7 @@
 
 #include "internal.h"
 
-/* Sees to it that there is a table; __do_fault() may have brought one along. */
+/* Allocates the table, if there is none; __do_fault() may have brought one along. */
 static vm_fault_t ensure_pte_table(struct vm_fault *vmf)
 {
 	if (likely(!pmd_none(*vmf->pmd)))

@@ -18,15 +18,22 @@
  *	is not split, migrated or reclaimed, so the walk at release finds the
  *	folios of creation.
  *
+ * Limits
+ *	What a buffer pins counts for the user who made it, until it is released, in
+ *	any process.  A user's count is there as long as his buffers are.
+ *
  * Locks
  *	A memfd's inode lock (shared) is held from a look at the seals to the last
  *	pin that relies on it.  udmabuf.lock nests inside the dma-buf's reservation
- *	lock.  Runs do not change once the dma-buf exists, so faults, which come
- *	under mmap_lock or a VMA lock, take none of these.
+ *	lock.  udmabuf_lock has none inside.  Runs do not change once the dma-buf
+ *	exists, so faults, which come under mmap_lock or a VMA lock, take none of
+ *	these.
  */
 #define pr_fmt(fmt) "udmabuf: " fmt
 
+#include <linux/capability.h>
 #include <linux/cleanup.h>
+#include <linux/cred.h>
 #include <linux/debugfs.h>
 #include <linux/dma-buf.h>
 #include <linux/dma-mapping.h>
@@ -54,17 +61,25 @@
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 #include <linux/udmabuf.h>
+#include <linux/uidgid.h>
+#include <linux/user_namespace.h>
 #include <linux/vmalloc.h>
+#include <linux/xarray.h>
 
 static int list_limit = 1024;
 module_param(list_limit, int, 0644);
 MODULE_PARM_DESC(list_limit,
 		 "Most items in one UDMABUF_CREATE_LIST (default 1024, negative: no limit)");
 
-static int size_limit_mb = 64;
+static int size_limit_mb = INT_MAX;
 module_param(size_limit_mb, int, 0644);
 MODULE_PARM_DESC(size_limit_mb,
-		 "Largest buffer, in MiB (default 64, negative: no limit)");
+		 "Largest buffer, in MiB (default: no limit, negative: no limit)");
+
+static int user_limit_mb;
+module_param(user_limit_mb, int, 0644);
+MODULE_PARM_DESC(user_limit_mb,
+		 "Most memory that one user's buffers may pin, in MiB (default 0: half of the machine's, negative: no limit)");
 
 /*
  * How much one hold of a memfd's inode lock may pin: folios that are there cost
@@ -72,6 +87,18 @@ MODULE_PARM_DESC(size_limit_mb,
  */
 #define UDMABUF_HOLD_FOLIOS	(PAGE_SIZE / sizeof(struct folio *))
 #define UDMABUF_HOLD_BYTES	SZ_64M
+
+/**
+ * struct udmabuf_user - a user who has buffers, and what these pin
+ * @uid: which user that is
+ * @buffers: number of his buffers; under udmabuf_lock
+ * @pages: sum of their &udmabuf.pinned
+ */
+struct udmabuf_user {
+	kuid_t uid;
+	unsigned long buffers;
+	atomic64_t pages;
+};
 
 /**
  * struct udmabuf - what a dma-buf of ours stands for (&dma_buf.priv)
@@ -83,7 +110,10 @@ MODULE_PARM_DESC(size_limit_mb,
  *	immutable once the dma-buf exists
  * @lock: protects @mappings
  * @mappings: device mappings, &struct udmabuf_mapping
- * @node: in udmabuf_buffers, under udmabuf_buffers_lock
+ * @node: in udmabuf_buffers, under udmabuf_lock
+ * @user: for whom it counts
+ * @pinned: for how much, in pages: each of its folios with its size, or with what is
+ *	listed of it if that is more; immutable once the dma-buf exists
  * @pid: creator's thread group, in the initial PID namespace
  * @comm: creator's name
  */
@@ -98,6 +128,8 @@ struct udmabuf {
 	struct list_head mappings;
 
 	struct list_head node;
+	struct udmabuf_user *user;
+	u64 pinned;
 	pid_t pid;
 	char comm[TASK_COMM_LEN];
 };
@@ -117,7 +149,86 @@ struct udmabuf_mapping {
 };
 
 static LIST_HEAD(udmabuf_buffers);
-static DEFINE_MUTEX(udmabuf_buffers_lock);
+static DEFINE_XARRAY(udmabuf_users);	/* struct udmabuf_user, by uid */
+static DEFINE_MUTEX(udmabuf_lock);	/* protects both */
+
+/* Users */
+
+/*
+ * The current one.  One who has a user namespace can have more than one uid in it:
+ * what is made there counts for the owner.  Not so with root's namespaces, whose uids
+ * are for different users.
+ */
+static kuid_t udmabuf_current_user(void)
+{
+	const struct user_namespace *ns;
+	kuid_t uid = current_uid();
+
+	for (ns = current_user_ns(); ns->parent; ns = ns->parent)
+		if (!uid_eq(ns->owner, GLOBAL_ROOT_UID))
+			uid = ns->owner;
+	return uid;
+}
+
+/* For one more buffer; NULL without memory. */
+static struct udmabuf_user *udmabuf_get_user(kuid_t uid)
+{
+	struct udmabuf_user *user;
+
+	guard(mutex)(&udmabuf_lock);
+	user = xa_load(&udmabuf_users, __kuid_val(uid));
+	if (!user) {
+		user = kzalloc(sizeof(*user), GFP_KERNEL_ACCOUNT);
+		if (!user)
+			return NULL;
+		user->uid = uid;
+		if (xa_err(xa_store(&udmabuf_users, __kuid_val(uid), user,
+				    GFP_KERNEL_ACCOUNT))) {
+			kfree(user);
+			return NULL;
+		}
+	}
+	user->buffers++;
+	return user;
+}
+
+static void udmabuf_put_user(struct udmabuf_user *user)
+{
+	guard(mutex)(&udmabuf_lock);
+	if (--user->buffers)
+		return;
+	WARN_ON_ONCE(atomic64_read(&user->pages));
+	xa_erase(&udmabuf_users, __kuid_val(user->uid));
+	kfree(user);
+}
+
+static u64 udmabuf_user_limit(void)
+{
+	int mb = READ_ONCE(user_limit_mb);
+
+	if (mb < 0)
+		return U64_MAX;
+	return mb ? (u64)mb << (20 - PAGE_SHIFT) : totalram_pages() / 2;
+}
+
+/* Before the pages are pinned, or at the latest with them. */
+static int udmabuf_charge(struct udmabuf *ub, u64 pages)
+{
+	s64 old = atomic64_read(&ub->user->pages);
+
+	do {
+		if (old + pages > udmabuf_user_limit() && !capable(CAP_IPC_LOCK))
+			return -ENOMEM;
+	} while (!atomic64_try_cmpxchg(&ub->user->pages, &old, old + pages));
+	ub->pinned += pages;
+	return 0;
+}
+
+static void udmabuf_uncharge(struct udmabuf *ub, u64 pages)
+{
+	ub->pinned -= pages;
+	atomic64_sub(pages, &ub->user->pages);
+}
 
 /* Runs */
 
@@ -215,6 +326,8 @@ static void udmabuf_free(struct udmabuf *ub)
 {
 	unpin_pfn_runs(ub->runs, ub->nr_runs);
 	kvfree(ub->runs);
+	udmabuf_uncharge(ub, ub->pinned);
+	udmabuf_put_user(ub->user);
 	mutex_destroy(&ub->lock);
 	kfree(ub);
 }
@@ -228,7 +341,7 @@ static u32 udmabuf_page_at(const struct vm_area_struct *vma, unsigned long addr)
 
 /*
  * Fills the page table that the address belongs to, as far as the vma goes.  The
- * dma-buf core has seen to it that the buffer goes as far.
+ * dma-buf core has checked that the buffer goes as far.
  */
 static vm_fault_t udmabuf_fault(struct vm_fault *vmf)
 {
@@ -615,9 +728,16 @@ static void udmabuf_release(struct dma_buf *dmabuf)
 {
 	struct udmabuf *ub = dmabuf->priv;
 
-	scoped_guard(mutex, &udmabuf_buffers_lock)
+	scoped_guard(mutex, &udmabuf_lock)
 		list_del(&ub->node);
 	udmabuf_free(ub);
+}
+
+static void udmabuf_show_fdinfo(struct dma_buf *dmabuf, struct seq_file *s)
+{
+	const struct udmabuf *ub = dmabuf->priv;
+
+	seq_printf(s, "pinned:\t%llu\n", ub->pinned << PAGE_SHIFT);
 }
 
 static const struct dma_buf_ops udmabuf_ops = {
@@ -633,15 +753,17 @@ static const struct dma_buf_ops udmabuf_ops = {
 	.vmap = udmabuf_vmap,
 	.vunmap = udmabuf_vunmap,
 	.release = udmabuf_release,
+	.show_fdinfo = udmabuf_show_fdinfo,
 };
 
 /* Creation: check what was asked for, pin it, export it */
 
 /*
  * Counts are checked against limits, and sums against overflow, before anything
- * is allocated or pinned: what is wrong with the numbers changes nothing.
+ * is allocated or pinned: what is wrong with the numbers changes nothing.  Returns the
+ * number of pages.
  */
-static int udmabuf_check_items(const struct udmabuf_create_item *items, u32 count)
+static s64 udmabuf_check_items(const struct udmabuf_create_item *items, u32 count)
 {
 	u64 limit = (u64)READ_ONCE(size_limit_mb) << (20 - PAGE_SHIFT);
 	u64 pages = 0;
@@ -660,7 +782,7 @@ static int udmabuf_check_items(const struct udmabuf_create_item *items, u32 coun
 		if (pages > limit)
 			return -EINVAL;
 	}
-	return pages ? 0 : -EINVAL;
+	return pages ?: -EINVAL;
 }
 
 /*
@@ -767,18 +889,60 @@ static int udmabuf_add_folio(struct udmabuf *ub, struct address_space *mapping,
  * @memfd: the items' file
  * @items: next item
  * @left: number of items from @items on
+ * @start: where the range that @pos is in begins
  * @pos: next byte of the memfd to pin
  * @end: where the range that @pos is in ends
  * @folios: scratch space for UDMABUF_HOLD_FOLIOS pointers
+ * @is_list: there can be other ranges with pages of the same folios
+ * @rests: what is charged of large folios and not listed yet, by frame number
  */
 struct udmabuf_pinner {
 	struct file *memfd;
 	const struct udmabuf_create_item *items;
 	u32 left;
+	u64 start;
 	u64 pos;
 	u64 end;
 	struct folio **folios;
+	bool is_list;
+	struct xarray rests;
 };
+
+/*
+ * A part of a huge page keeps all of it from being reclaimed.  What is listed is charged
+ * already: charge the rest, and give that back as other items list it.  So a folio counts
+ * with its size, or with what is listed of it if that is more.
+ *
+ * @first: the page of the folio that p->pos is at.
+ */
+static int udmabuf_charge_rest(struct udmabuf *ub, struct udmabuf_pinner *p,
+			       struct folio *folio, unsigned long first)
+{
+	unsigned long rest, nr, size = folio_nr_pages(folio);
+	void *entry = NULL;
+	int ret;
+
+	/* The end of a hold cuts a folio, and its first piece has stood for all. */
+	if (first && p->pos != p->start)
+		return 0;
+	nr = min_t(u64, size - first, (p->end - p->pos) >> PAGE_SHIFT);
+	if (p->is_list)
+		entry = xa_load(&p->rests, folio_pfn(folio));
+	if (entry) {
+		rest = xa_to_value(entry);
+		udmabuf_uncharge(ub, min(rest, nr));
+		rest -= min(rest, nr);
+	} else {
+		rest = size - nr;
+		ret = udmabuf_charge(ub, rest);
+		if (ret)
+			return ret;
+	}
+	if (!p->is_list)
+		return 0;
+	return xa_err(xa_store(&p->rests, folio_pfn(folio), xa_mk_value(rest),
+			       GFP_KERNEL_ACCOUNT));
+}
 
 /* Items that go on where the one before them ended are one range. */
 static bool udmabuf_next_range(struct udmabuf_pinner *p)
@@ -787,8 +951,9 @@ static bool udmabuf_next_range(struct udmabuf_pinner *p)
 		return true;
 	if (!p->left)
 		return false;
-	p->pos = p->items->offset;
-	p->end = p->pos;
+	p->start = p->items->offset;
+	p->pos = p->start;
+	p->end = p->start;
 	while (p->left && p->items->offset == p->end) {
 		p->end += p->items->size;
 		p->items++;
@@ -819,6 +984,13 @@ static long udmabuf_pin_piece(struct udmabuf *ub, struct udmabuf_pinner *p,
 		struct folio *folio = p->folios[i];
 		u64 len = min(folio_size(folio) - offset, end - p->pos);
 
+		ret = 0;
+		if (folio_test_large(folio))
+			ret = udmabuf_charge_rest(ub, p, folio, offset >> PAGE_SHIFT);
+		if (ret) {
+			unpin_folios(p->folios + i, n - i);
+			return ret;
+		}
 		ret = udmabuf_add_folio(ub, p->memfd->f_mapping, folio,
 					offset >> PAGE_SHIFT, len >> PAGE_SHIFT);
 		if (ret) {
@@ -887,6 +1059,8 @@ static int udmabuf_pin_items(struct udmabuf *ub,
 				 GFP_KERNEL);
 	if (!p.folios)
 		return -ENOMEM;
+	xa_init_flags(&p.rests, XA_FLAGS_ACCOUNT);
+	p.is_list = count > 1;
 
 	for (u32 i = 0, n; i < count && !ret; i += n) {
 		n = udmabuf_same_memfd(items + i, count - i);
@@ -900,6 +1074,7 @@ static int udmabuf_pin_items(struct udmabuf *ub,
 		ret = udmabuf_pin_memfd(ub, &p);
 		fput(p.memfd);
 	}
+	xa_destroy(&p.rests);
 	kfree(p.folios);
 	return ret;
 }
@@ -919,7 +1094,7 @@ static struct dma_buf *udmabuf_export(struct udmabuf *ub)
 		udmabuf_free(ub);
 		return dmabuf;
 	}
-	scoped_guard(mutex, &udmabuf_buffers_lock)
+	scoped_guard(mutex, &udmabuf_lock)
 		list_add_tail(&ub->node, &udmabuf_buffers);
 	return dmabuf;
 }
@@ -946,6 +1121,11 @@ static struct udmabuf *udmabuf_alloc(void)
 
 	if (!ub)
 		return NULL;
+	ub->user = udmabuf_get_user(udmabuf_current_user());
+	if (!ub->user) {
+		kfree(ub);
+		return NULL;
+	}
 	mutex_init(&ub->lock);
 	INIT_LIST_HEAD(&ub->mappings);
 	ub->pid = task_tgid_nr(current);
@@ -956,10 +1136,13 @@ static struct udmabuf *udmabuf_alloc(void)
 static int udmabuf_create(const struct udmabuf_create_item *items, u32 count,
 			  u32 flags)
 {
+	s64 pages = udmabuf_check_items(items, count);
 	struct udmabuf *ub;
 	int ret;
 
-	ret = udmabuf_check_items(items, count) ?: udmabuf_check_memfds(items, count);
+	if (pages < 0)
+		return pages;
+	ret = udmabuf_check_memfds(items, count);
 	if (ret)
 		return ret;
 
@@ -968,7 +1151,7 @@ static int udmabuf_create(const struct udmabuf_create_item *items, u32 count,
 		return -ENOMEM;
 
 	/* At worst no item goes on where the one before it ended. */
-	ret = udmabuf_make_room(ub, count);
+	ret = udmabuf_charge(ub, pages) ?: udmabuf_make_room(ub, count);
 	if (!ret)
 		ret = udmabuf_pin_items(ub, items, count);
 	if (ret) {
@@ -1045,41 +1228,18 @@ static struct miscdevice udmabuf_misc = {
 
 /* debugfs: udmabuf/buffers */
 
-/*
- * Size of the folios that the buffer has pages of: what it keeps in memory and in its
- * place.  Folios that it comes back to after others are counted again.
- */
-static u64 udmabuf_pinned(const struct udmabuf *ub)
-{
-	struct folio *last = NULL;
-	u64 size = 0;
-
-	for (u32 i = 0; i < ub->nr_runs; i++) {
-		unsigned long pfn = ub->runs[i].pfn, end = pfn + ub->runs[i].nr;
-
-		while (pfn < end) {
-			struct folio *folio = pfn_folio(pfn);
-
-			if (folio != last)
-				size += folio_size(folio);
-			last = folio;
-			pfn = folio_pfn(folio) + folio_nr_pages(folio);
-			cond_resched();
-		}
-	}
-	return size;
-}
-
 static int udmabuf_buffers_show(struct seq_file *s, void *unused)
 {
 	const struct udmabuf *ub;
 
-	seq_puts(s, "size\truns\tpinned\taccess\tpid\tcomm\n");
-	guard(mutex)(&udmabuf_buffers_lock);
+	seq_puts(s, "size\truns\tpinned\taccess\tuid\tuser_pinned\tpid\tcomm\n");
+	guard(mutex)(&udmabuf_lock);
 	list_for_each_entry(ub, &udmabuf_buffers, node) {
-		seq_printf(s, "%llu\t%u\t%llu\t%s\t%d\t",
+		seq_printf(s, "%llu\t%u\t%llu\t%s\t%u\t%llu\t%d\t",
 			   (u64)ub->nr_pages << PAGE_SHIFT, ub->nr_runs,
-			   udmabuf_pinned(ub), ub->readonly ? "ro" : "rw", ub->pid);
+			   ub->pinned << PAGE_SHIFT, ub->readonly ? "ro" : "rw",
+			   from_kuid_munged(seq_user_ns(s), ub->user->uid),
+			   (u64)atomic64_read(&ub->user->pages) << PAGE_SHIFT, ub->pid);
 		seq_escape(s, ub->comm, " \t\n\\");
 		seq_putc(s, '\n');
 	}

@@ -362,19 +362,19 @@ static void udmabuf_synced_table_test(struct kunit *test)
 /* Numbers that a user may give: what is wrong with them is EINVAL. */
 static void udmabuf_check_test(struct kunit *test)
 {
-	static const struct { u64 offset, size; int ret; } cases[] = {
-		{ 0, PAGE_SIZE, 0 },
+	static const struct { u64 offset, size; s64 ret; } cases[] = {
+		{ 0, PAGE_SIZE, 1 },
 		{ 0, 0, -EINVAL },
 		{ 1, PAGE_SIZE, -EINVAL },
 		{ 0, PAGE_SIZE + 1, -EINVAL },
 		{ LLONG_MAX - PAGE_SIZE + 1, PAGE_SIZE, -EINVAL },
-		{ round_down(LLONG_MAX, PAGE_SIZE) - PAGE_SIZE, PAGE_SIZE, 0 },
+		{ round_down(LLONG_MAX, PAGE_SIZE) - PAGE_SIZE, PAGE_SIZE, 1 },
 		{ round_down(LLONG_MAX, PAGE_SIZE), PAGE_SIZE, -EINVAL },
 		{ round_down(U64_MAX, PAGE_SIZE), PAGE_SIZE, -EINVAL },
 		{ PAGE_SIZE, round_down(U64_MAX, PAGE_SIZE), -EINVAL },
 		{ 0, round_down(U64_MAX, PAGE_SIZE), -EINVAL },
 		{ 0, SZ_1G + PAGE_SIZE, -EINVAL },
-		{ 0, SZ_1G, 0 },
+		{ 0, SZ_1G, SZ_1G / PAGE_SIZE },
 	};
 	struct udmabuf_create_item two[2] = { { .size = SZ_1G } };
 	int limit = size_limit_mb;
@@ -394,13 +394,13 @@ static void udmabuf_check_test(struct kunit *test)
 	two[1].size = PAGE_SIZE;
 	KUNIT_EXPECT_EQ(test, udmabuf_check_items(two, 2), -EINVAL);
 	two[0].size -= PAGE_SIZE;
-	KUNIT_EXPECT_EQ(test, udmabuf_check_items(two, 2), 0);
+	KUNIT_EXPECT_EQ(test, udmabuf_check_items(two, 2), SZ_1G / PAGE_SIZE);
 
 	/* No limit but what a count of pages can hold. */
 	size_limit_mb = INT_MAX;
 	two[0].size = (u64)U32_MAX << PAGE_SHIFT;
 	KUNIT_EXPECT_EQ(test, udmabuf_check_items(two, 1),
-			IS_ENABLED(CONFIG_64BIT) ? 0 : -EINVAL);
+			IS_ENABLED(CONFIG_64BIT) ? (s64)U32_MAX : -EINVAL);
 	KUNIT_EXPECT_EQ(test, udmabuf_check_items(two, 2), -EINVAL);
 	size_limit_mb = limit;
 }

@@ -13,15 +13,18 @@
  *    hugetlbfs.
  *  - EACCES: the descriptor is not open for reading.
  *  - EFAULT: the argument cannot be read.
- *  - ENOMEM: no memory for the pages or for the buffer, or a page is pinned about
- *    a million times already.
+ *  - ENOMEM: no memory for the pages or for the buffer; the user's buffers would
+ *    pin more than the module parameter user_limit_mb allows; or a page is pinned
+ *    about a million times already.
  *  - ENOSPC: pages of shmem would go over what may be committed.
  *  - EIO: a page could not be read back from swap.
  *  - EINTR: a fatal signal came.
  *  - EMFILE, ENFILE: no file descriptor is left.
  *  - ENOTTY: no such ioctl.
  *
- * After an error nothing is pinned and no descriptor was made.
+ * After an error nothing is pinned and no descriptor was made.  Of the errors above,
+ * EINVAL, EBADFD, EACCES and EFAULT leave the memfds as they were, unless one changed
+ * while it was looked at; after the others they can have got pages.
  */
 #ifndef _UAPI_LINUX_UDMABUF_H
 #define _UAPI_LINUX_UDMABUF_H

@@ -67,7 +67,7 @@ static void check_readonly(struct __test_metadata *_metadata, int fd)
 	EXPECT_EQ(mprotect(map, SIZE, PROT_WRITE), -1);
 	EXPECT_EQ(errno, EACCES);
 
-	/* The descriptor cannot be opened anew, for writing or at all. */
+	/* The descriptor cannot be opened again, for writing or at all. */
 	again = reopen(fd, O_RDWR);
 	EXPECT_EQ(again, -1);
 	if (again >= 0)

@@ -34,6 +34,8 @@ static const struct bench_case cases[] = {
 	{ "list-stride2", SHMEM, 32UL << 20, 1024, 2, false },
 	{ "list-adjacent", SHMEM, 32UL << 20, 1024, 1, false },
 	{ "list-reversed", SHMEM, 32UL << 20, 1024, 1, true },
+	{ "frame", SHMEM, 1920 * 1080 * 4, 0, 0, false },
+	{ "frame thp", THP, 1920 * 1080 * 4, 0, 0, false },
 	{ "shmem-4M", SHMEM, 4UL << 20, 0, 0, false },
 	{ "shmem-16M", SHMEM, 16UL << 20, 0, 0, false },
 	{ "shmem-64M", SHMEM, 64UL << 20, 0, 0, false },
@@ -46,10 +48,10 @@ static const struct bench_case cases[] = {
 	{ "thp-1G", THP, 1024UL << 20, 0, 0, false },
 };
 
-enum step { CREATE, MMAP, TOUCH, MUNMAP, IMPORT, DROP, SYNC, CLOSE, STEPS };
+enum step { CREATE, MMAP, TOUCH, MUNMAP, IMPORT, DROP, SYNC, CLOSE, FRAME, STEPS };
 
 static const char * const step_names[STEPS] = {
-	"create", "mmap", "touch", "munmap", "import", "drop", "sync", "close",
+	"create", "mmap", "touch", "munmap", "import", "drop", "sync", "close", "frame",
 };
 
 static uint64_t now(void)
@@ -150,6 +152,29 @@ static void measure(int dev, int vgem, int memfd, const struct bench_case *c,
 	cost[CLOSE] = now() - t[CLOSE];
 }
 
+/*
+ * What a compositor does with a frame that a client has drawn into a wl_shm pool and
+ * that it reads with the CPU, from the first call to the last.
+ */
+static uint64_t measure_frame(int dev, int memfd, const struct bench_case *c,
+			      struct udmabuf_create_list *list, size_t size)
+{
+	struct dma_buf_sync start = { DMA_BUF_SYNC_START | DMA_BUF_SYNC_READ };
+	struct dma_buf_sync end = { DMA_BUF_SYNC_END | DMA_BUF_SYNC_READ };
+	uint64_t begin = now();
+	int fd = create(dev, memfd, c, list);
+	void *map = mmap(NULL, size, PROT_READ, MAP_SHARED, fd, 0);
+
+	if (map == MAP_FAILED || ioctl(fd, DMA_BUF_IOCTL_SYNC, &start))
+		die("frame");
+	touch(map, size);
+	if (ioctl(fd, DMA_BUF_IOCTL_SYNC, &end))
+		die("frame");
+	munmap(map, size);
+	close(fd);
+	return now() - begin;
+}
+
 /* What many buffers hold, for one of them; -1 where that would take too long. */
 static long metadata(int dev, int memfd, const struct bench_case *c,
 		     struct udmabuf_create_list *list)
@@ -219,6 +244,7 @@ static void bench(int dev, int vgem, const struct bench_case *c)
 		};
 	for (int round = 0; round < ROUNDS; round++) {
 		measure(dev, vgem, memfd, c, list, size, cost, &touches);
+		cost[FRAME] = measure_frame(dev, memfd, c, list, size);
 		for (int i = 0; i < STEPS; i++)
 			if (!round || cost[i] < best[i])
 				best[i] = cost[i];

@@ -219,6 +219,7 @@ TEST_F(errors, nothing_populated)
 TEST_F(errors, size_limit)
 {
 	int memfd = memfd_new(SHMEM, 65UL << 20);
+	long limit = udmabuf_parameter("size_limit_mb", 64);
 	int fd;
 
 	EXPECT_CREATE(memfd, 0, (64UL << 20) + PAGE, EINVAL);
@@ -234,6 +235,13 @@ TEST_F(errors, size_limit)
 		self->list->list[i].size = (32UL << 20) + i * PAGE;
 	}
 	EXPECT_LIST(EINVAL);
+
+	/* By default there is none. */
+	udmabuf_parameter("size_limit_mb", limit);
+	EXPECT_EQ(limit, INT_MAX);
+	fd = udmabuf_create(self->dev, memfd, 0, 65UL << 20);
+	EXPECT_GE(fd, 0);
+	close(fd);
 	close(memfd);
 }
 

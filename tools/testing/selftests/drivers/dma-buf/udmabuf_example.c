@@ -66,7 +66,7 @@ int main(void)
 		goto failed;
 	memcpy(ram + 2 * 4096, text, sizeof(text));
 
-	/* Whoever gets the descriptor sees it. */
+	/* All processes that get the descriptor see it. */
 	screen = mmap(NULL, 4 * 4096, PROT_READ, MAP_SHARED, fd, 0);
 	if (screen == MAP_FAILED ||
 	    cpu_access(fd, DMA_BUF_SYNC_START | DMA_BUF_SYNC_READ))

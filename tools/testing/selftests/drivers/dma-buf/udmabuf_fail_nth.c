@@ -464,7 +464,7 @@ static int map_and_touch(struct state *s)
 /*
  * The buffer is imported into a second device all the time.  DMA_API_DEBUG has a
  * record of each page that is mapped; when it cannot allocate one it says so in the
- * log and switches itself off for good.  For pages already mapped it need not.
+ * log and switches itself off.  For pages already mapped it need not.
  */
 static void hold_in(struct state *s, const char *driver)
 {

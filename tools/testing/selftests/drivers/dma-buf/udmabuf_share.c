@@ -395,7 +395,7 @@ TEST_F(share, hole_over_a_part)
 	close(fd);
 }
 
-/* Whoever holds a dma-buf cannot be robbed of its pages, nor of its right to write. */
+/* The holder of a dma-buf keeps its pages, and the right to write to them. */
 TEST_F(share, truncate_and_seals_afterwards)
 {
 	int fd = udmabuf_create(self->dev, self->memfd[0], 0, PAGES * PAGE);

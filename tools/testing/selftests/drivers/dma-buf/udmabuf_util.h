@@ -312,7 +312,8 @@ static inline void udmabuf_stat(long *runs, long *pinned)
 		die("/sys/kernel/debug/udmabuf/buffers");
 	*runs = *pinned = -1;
 	while (fgets(line, sizeof(line), f))
-		if (sscanf(line, "%ld %ld %ld %7s %ld", &size, &r, &p, access, &pid) == 5 &&
+		if (sscanf(line, "%ld %ld %ld %7s %*u %*u %ld", &size, &r, &p, access,
+			   &pid) == 5 &&
 		    pid == getpid()) {
 			*runs = r;
 			*pinned = p;
