@@ -215,7 +215,8 @@ static int open_cdev(struct vfio *vfio, const struct vfio *with)
 	if (ioctl(vfio->fd, VFIO_DEVICE_BIND_IOMMUFD, &bind) ||
 	    ioctl(iommu, IOMMU_IOAS_ALLOC, &ioas))
 		return -errno;
-	attach.pt_id = ioas.out_ioas_id;
+	vfio->ioas = ioas.out_ioas_id;
+	attach.pt_id = vfio->ioas;
 	/* The second device of a group has to have the address space of the first. */
 	if (!with && ioctl(vfio->fd, VFIO_DEVICE_ATTACH_IOMMUFD_PT, &attach))
 		return -errno;

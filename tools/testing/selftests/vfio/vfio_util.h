@@ -68,6 +68,7 @@ enum interface {
  * @interface: how it was opened
  * @iommu: container or iommufd; -1: the device shares another's
  * @group: -1: none, or another's
+ * @ioas: the address space that was made for it, with CDEV
  * @fd: the device
  */
 struct vfio {
@@ -75,6 +76,7 @@ struct vfio {
 	enum interface interface;
 	int iommu;
 	int group;
+	uint32_t ioas;
 	int fd;
 };
 
