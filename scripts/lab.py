@@ -2,9 +2,11 @@
 """What the programs in scripts/ share: where things are, and how steps report."""
 
 import os
+import struct
 import subprocess
 import sys
 import time
+import zlib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -13,7 +15,9 @@ BASE = BUILD / "base"       # the base as it came
 # The base with our files and patches: the tree.  TREE names another one, see bisect.
 TREE = os.environ.get("TREE")
 LINUX = Path(TREE) if TREE else BUILD / "linux"
+MAINLINE = BUILD / "mainline"   # Debian's linux-source-7.3, to measure against
 LOGS = BUILD / "logs"
+TRIXIE = BUILD / "trixie"   # a root of Debian 13, from scripts/trixie
 OUT = ROOT / "out"
 
 # What our Makefile was called with (W=, V=) would mean something else to the kernel's.
@@ -27,6 +31,12 @@ class Failure(Exception):
     """Something that the person at the keyboard has to know; no traceback."""
 
 
+def kernel_directory(kernel):
+    """Where scripts/build makes a kernel, by its name."""
+    source = {"base": BASE, "mainline": MAINLINE}.get(kernel, LINUX)
+    return source / f"build-{kernel}"
+
+
 def say(text):
     print(text, flush=True)
 
@@ -36,7 +46,7 @@ def main(function):
     os.environ.setdefault("LC_ALL", "C.UTF-8")
     try:
         sys.exit(function())
-    except Failure as failure:
+    except (Failure, subprocess.CalledProcessError) as failure:
         print(f"{Path(sys.argv[0]).name}: {failure}", file=sys.stderr, flush=True)
         sys.exit(1)
     except KeyboardInterrupt:
@@ -120,3 +130,34 @@ def cpio(files):
         archive += bytes(-len(archive) % 4) + data
         archive += bytes(-len(archive) % 4)
     return bytes(archive)
+
+
+def qemu11():
+    """The command that runs the QEMU of build/trixie on this machine."""
+    lib, share = TRIXIE / "usr/lib/x86_64-linux-gnu", TRIXIE / "usr/share"
+    return ["env", f"QEMU_MODULE_DIR={lib}/qemu", TRIXIE / "lib64/ld-linux-x86-64.so.2",
+            "--library-path", lib, TRIXIE / "usr/bin/qemu-system-x86_64",
+            "-L", share / "qemu", "-L", share / "seabios"]
+
+
+def compile_static(program, source, *options):
+    """A program for a machine that has nothing but its initramfs."""
+    program.parent.mkdir(parents=True, exist_ok=True)
+    run(["gcc", "-O2", "-Wall", "-Wextra", "-D_GNU_SOURCE=", "-static", "-s", *options,
+         "-o", program, source],
+        LOGS / f"{program.name}-build.log", f"compiling {program.name}")
+    return program.read_bytes()
+
+
+def png(path, width, height, rgb):
+    """A picture's red, green and blue bytes, as a file."""
+    def chunk(kind, data):
+        return (struct.pack(">I", len(data)) + kind + data
+                + struct.pack(">I", zlib.crc32(kind + data)))
+
+    lines = b"".join(b"\0" + rgb[at:at + 3 * width]
+                     for at in range(0, 3 * width * height, 3 * width))
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header)
+                     + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b""))
