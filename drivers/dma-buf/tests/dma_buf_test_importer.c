@@ -186,6 +186,11 @@ static int engine_copy(struct importer *importer, u64 offset, u32 length, bool o
 
 /* Mapping */
 
+static enum dma_data_direction importer_direction(const struct importer *importer)
+{
+	return importer->flags & DMA_BUF_IMPORTER_READ ? DMA_TO_DEVICE : DMA_BIDIRECTIONAL;
+}
+
 static struct dma_buf_importer_segment *segments_of(struct sg_table *sgt)
 {
 	struct dma_buf_importer_segment *segments;
@@ -210,12 +215,13 @@ static int importer_map_locked(struct importer *importer)
 	dma_resv_assert_held(importer->dmabuf->resv);
 	if (importer->sgt)
 		return -EBUSY;
-	sgt = dma_buf_map_attachment(importer->attach, DMA_BIDIRECTIONAL);
+	sgt = dma_buf_map_attachment(importer->attach, importer_direction(importer));
 	if (IS_ERR(sgt))
 		return PTR_ERR(sgt);
 	segments = segments_of(sgt);
 	if (!segments) {
-		dma_buf_unmap_attachment(importer->attach, sgt, DMA_BIDIRECTIONAL);
+		dma_buf_unmap_attachment(importer->attach, sgt,
+					 importer_direction(importer));
 		return -ENOMEM;
 	}
 
@@ -243,7 +249,7 @@ static void importer_unmap_locked(struct importer *importer,
 		importer->unmapped++;
 	mutex_unlock(&importer->engine->lock);
 	if (sgt)
-		dma_buf_unmap_attachment(attach, sgt, DMA_BIDIRECTIONAL);
+		dma_buf_unmap_attachment(attach, sgt, importer_direction(importer));
 }
 
 static int importer_map(struct importer *importer)

@@ -27,6 +27,8 @@
 #define DMA_BUF_IMPORTER_LATE		0x10
 /* The loop maps the dma-buf again whenever it is not mapped. */
 #define DMA_BUF_IMPORTER_REMAP		0x20
+/* It maps only for the device to read; the kernel does not stop a COPY the other way. */
+#define DMA_BUF_IMPORTER_READ		0x40
 
 /**
  * struct dma_buf_importer_attach - who attaches, to what, and how it behaves

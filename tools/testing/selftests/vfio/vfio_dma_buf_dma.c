@@ -403,19 +403,31 @@ TEST_F(dma, aliases)
 	import_close(&one);
 }
 
-/* A file that is only good for reading limits the processor, and not devices. */
+/* A file that is only good for reading limits devices as well as the processor. */
 TEST_F(dma, read_only)
 {
 	struct vfio_region_dma_range range = { MB, PAGE };
 	int dmabuf = export_ranges(&self->vfio, RAM_BAR, O_RDONLY, &range, 1), importer;
-	uint64_t data = word(2);
+	uint64_t data = word(2), seen = 0;
 
 	ASSERT_GE(dmabuf, 0);
 	importer = importer_attach(self->edu, dmabuf, 0);
 	ASSERT_GE(importer, 0);
+	EXPECT_EQ(importer_map(importer), -EACCES);
+	close(importer);
+
+	importer = importer_attach(self->edu, dmabuf, DMA_BUF_IMPORTER_READ);
+	ASSERT_GE(importer, 0);
 	ASSERT_EQ(importer_map(importer), 0);
-	ASSERT_EQ(importer_copy(importer, 0, &data, 8, DMA_BUF_IMPORTER_TO_SLICE), 0);
-	EXPECT_EQ(self->bar[MB / 8], data);
+	self->bar[MB / 8] = data;
+	ASSERT_EQ(importer_copy(importer, 0, &seen, 8, DMA_BUF_IMPORTER_FROM_SLICE), 0);
+	EXPECT_EQ(seen, data);
+	/* With an IOMMU, a device that breaks the rule does not get through. */
+	if (!variant->direct) {
+		data = ~data;
+		EXPECT_EQ(importer_copy(importer, 0, &data, 8, DMA_BUF_IMPORTER_TO_SLICE), 0);
+		EXPECT_EQ(self->bar[MB / 8], ~data);
+	}
 	close(importer);
 	close(dmabuf);
 }

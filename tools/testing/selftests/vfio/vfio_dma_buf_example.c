@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /* The example of Documentation/driver-api/vfio-pci-dma-buf.rst, run as a test. */
-/* Documentation/driver-api/vfio-pci-dma-buf.rst shows this. */
+/* Documentation/userspace-api/vfio-pci-dma-buf.rst shows this. */
 #include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>

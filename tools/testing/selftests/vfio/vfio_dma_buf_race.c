@@ -357,4 +357,87 @@ TEST_F_TIMEOUT(race, all, 300)
 	pthread_mutex_destroy(&self->race.lock);
 }
 
+/*
+ * Whoever uses a BAR first claims it for all: by mmap(), by a dma-buf, by reading.  The device
+ * is one that is not reset when it is opened, which would take a second each time.
+ */
+struct claim {
+	struct vfio *vfio;
+	pthread_barrier_t *barrier;
+	int (*use)(const struct vfio *vfio);
+	pthread_t id;
+	int ret;
+};
+
+static int use_mmap(const struct vfio *vfio)
+{
+	void *map = mmap(NULL, PAGE, PROT_READ, MAP_SHARED, vfio->fd,
+			 vfio_region_offset(vfio, RAM_BAR));
+
+	if (map == MAP_FAILED)
+		return -errno;
+	munmap(map, PAGE);
+	return 0;
+}
+
+static int use_dma_buf(const struct vfio *vfio)
+{
+	int fd = export_range(vfio, RAM_BAR, 0, PAGE);
+
+	if (fd < 0)
+		return fd;
+	close(fd);
+	return 0;
+}
+
+static int use_read(const struct vfio *vfio)
+{
+	uint64_t word;
+
+	return vfio_region_rw(vfio, RAM_BAR, 0, &word, 8, false);
+}
+
+static void *use_bar(void *data)
+{
+	struct claim *claim = data;
+
+	pthread_barrier_wait(claim->barrier);
+	claim->ret = claim->use(claim->vfio);
+	return NULL;
+}
+
+TEST_F_TIMEOUT(race, claim, 240)
+{
+	int (*uses[])(const struct vfio *vfio) = {
+		use_mmap, use_dma_buf, use_read, use_mmap, use_dma_buf,
+	};
+	pthread_barrier_t barrier;
+	int refused = 0;
+	char name[16];
+
+	ASSERT_TRUE(device_find(WITNESS, name));
+	device_bind(name, "vfio-pci");
+	ASSERT_EQ(pthread_barrier_init(&barrier, NULL, ARRAY_SIZE(uses)), 0);
+	for (int round = 0; round < 150; round++) {
+		struct claim claims[ARRAY_SIZE(uses)];
+		struct vfio vfio;
+
+		ASSERT_EQ(vfio_open(&vfio, name, variant->interface, NULL), 0);
+		for (size_t i = 0; i < ARRAY_SIZE(uses); i++) {
+			claims[i] = (struct claim) {
+				.vfio = &vfio, .barrier = &barrier, .use = uses[i],
+			};
+			ASSERT_EQ(pthread_create(&claims[i].id, NULL, use_bar, &claims[i]), 0);
+		}
+		for (size_t i = 0; i < ARRAY_SIZE(uses); i++) {
+			pthread_join(claims[i].id, NULL);
+			refused += !!claims[i].ret;
+		}
+		vfio_close(&vfio);
+	}
+	EXPECT_EQ(refused, 0);
+	pthread_barrier_destroy(&barrier);
+	device_bind(name, NULL);
+}
+
 TEST_HARNESS_MAIN

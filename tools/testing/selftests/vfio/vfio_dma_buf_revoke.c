@@ -266,41 +266,54 @@ TEST_F(revoke, flr_pcie)
 	expect_cycled(_metadata, &self->live);
 }
 
+struct flr {
+	const struct vfio *vfio;
+	unsigned int at;
+	int ret;
+	volatile bool done;
+};
+
+static void *write_flr(void *data)
+{
+	struct flr *flr = data;
+
+	flr->ret = vfio_config_write(flr->vfio, flr->at, 1, PCI_AF_CTRL_FLR);
+	flr->done = true;
+	return NULL;
+}
+
 /* No device of QEMU's has this capability: a module fakes it, the reset is a real one. */
 TEST_F(revoke, flr_af)
 {
-	static const char fake[] = "/sys/module/vfio_pci_fake_af/parameters/device";
+	struct flr flr = { .vfio = &self->live.vfio };
+	pthread_t thread;
 	struct vfio *vfio = &self->live.vfio;
 	char name[16];
 	unsigned int at;
 	long timeout;
 	int keeper;
-	FILE *f;
 
 	ASSERT_TRUE(device_find(RAM, name));
-	f = fopen(fake, "w");
-	ASSERT_NE(f, NULL);
-	fputs(name, f);
-	ASSERT_EQ(fflush(f), 0);
+	ASSERT_TRUE(module_parameter("vfio_pci_fake_caps", "device", name));
 	live_start(_metadata, self, RAM, variant->interface, 0);
 	at = vfio_capability(vfio, PCI_CAP_ID_AF);
 	ASSERT_NE(at, 0);
-	/* A reset tells dma-bufs in any case, but only here it can be refused. */
+	/* A reset tells dma-bufs in any case, but only this waits for as long as it takes. */
 	keeper = importer_attach(self->edu, self->live.dmabuf, DMA_BUF_IMPORTER_KEEP);
 	ASSERT_GE(keeper, 0);
 	ASSERT_EQ(importer_map(keeper), 0);
-	timeout = vfio_parameter("revoke_timeout_ms", 500);
-	EXPECT_EQ(vfio_config_write(vfio, at + PCI_AF_CTRL, 1, PCI_AF_CTRL_FLR), -EBUSY);
-	vfio_parameter("revoke_timeout_ms", timeout);
+	timeout = vfio_parameter("revoke_timeout_ms", 300);
+	flr.at = at + PCI_AF_CTRL;
+	ASSERT_EQ(pthread_create(&thread, NULL, write_flr, &flr), 0);
+	sleep_ms(1500);
+	EXPECT_FALSE(flr.done);
+	EXPECT_EQ(importer_map(self->live.importer), -ENODEV);
 	close(keeper);
-	EXPECT_EQ(importer_map(self->live.importer), 0);
-	self->live.notified = importer_status(self->live.importer).notified;
-
-	ASSERT_EQ(vfio_config_write(vfio, at + PCI_AF_CTRL, 1, PCI_AF_CTRL_FLR), 0);
+	pthread_join(thread, NULL);
+	EXPECT_EQ(flr.ret, 0);
+	vfio_parameter("revoke_timeout_ms", timeout);
 	expect_cycled(_metadata, &self->live);
-	rewind(f);
-	fputs("\n", f);
-	EXPECT_EQ(fclose(f), 0);
+	EXPECT_TRUE(module_parameter("vfio_pci_fake_caps", "device", "\n"));
 }
 
 TEST_F(revoke, memory_bit)
@@ -352,6 +365,48 @@ TEST_F(revoke, d3hot)
 	expect_revoked(_metadata, &self->live, self->edu);
 	set_power(_metadata, &self->live.vfio, 0);
 	expect_restored(_metadata, &self->live);
+}
+
+/*
+ * D1 and D2, which no device of QEMU's has: a module fakes them.  Memory is as inaccessible as
+ * in D3, by VFIO's own mapping and by read() as well.
+ */
+static void check_shallow_state(struct __test_metadata *_metadata, FIXTURE_DATA(revoke) *self,
+				enum interface interface, unsigned int state)
+{
+	struct vfio *vfio = &self->live.vfio;
+	volatile uint64_t *map;
+	uint64_t word;
+	char name[16];
+
+	ASSERT_TRUE(device_find(RAM, name));
+	ASSERT_TRUE(module_parameter("vfio_pci_fake_caps", "device", name));
+	live_start(_metadata, self, RAM, interface, 0);
+	map = vfio_map(vfio, RAM_BAR, 0, PAGE);
+	EXPECT_TRUE(reachable(map, true));
+	set_power(_metadata, vfio, state);
+	EXPECT_EQ(vfio_config_read(vfio, vfio_capability(vfio, PCI_CAP_ID_PM) + PCI_PM_CTRL, 2) &
+		  PCI_PM_CTRL_STATE_MASK, state);
+	expect_revoked(_metadata, &self->live, self->edu);
+	EXPECT_FALSE(reachable(map, false));
+	EXPECT_FALSE(reachable(map, true));
+	EXPECT_EQ(vfio_region_rw(vfio, RAM_BAR, 0, &word, 8, false), -EIO);
+	EXPECT_EQ(vfio_region_rw(vfio, RAM_BAR, 0, &word, 8, true), -EIO);
+	set_power(_metadata, vfio, 0);
+	expect_restored(_metadata, &self->live);
+	EXPECT_TRUE(reachable(map, true));
+	munmap((void *)map, PAGE);
+	EXPECT_TRUE(module_parameter("vfio_pci_fake_caps", "device", "\n"));
+}
+
+TEST_F(revoke, d1)
+{
+	check_shallow_state(_metadata, self, variant->interface, 1);
+}
+
+TEST_F(revoke, d2)
+{
+	check_shallow_state(_metadata, self, variant->interface, 2);
 }
 
 /* Two reasons at once: it is back when both are gone, in whichever order. */
@@ -468,6 +523,60 @@ TEST_F(revoke, low_power_and_memory_bit)
 	EXPECT_EQ(importer_map(self->live.importer), -ENODEV);
 	ASSERT_EQ(vfio_memory(vfio, true), 0);
 	expect_restored(_metadata, &self->live);
+}
+
+/* System sleep, as far as it goes without the hardware: all devices are suspended. */
+
+static bool fall_asleep(void)
+{
+	bool slept;
+
+	if (!module_parameter("vfio_pci_fake_caps", "awake", "1") ||
+	    !module_parameter("suspend", "pm_test_delay", "1") ||
+	    write_text("/sys/power/pm_test", "platform"))
+		return false;
+	slept = !write_text("/sys/power/state", "freeze");
+	write_text("/sys/power/pm_test", "none");
+	module_parameter("vfio_pci_fake_caps", "awake", "0");
+	return slept;
+}
+
+TEST_F_TIMEOUT(revoke, system_sleep, 120)
+{
+	live_start(_metadata, self, RAM, variant->interface, 0);
+	ASSERT_TRUE(fall_asleep());
+	expect_cycled(_metadata, &self->live);
+}
+
+/* What was off before is off afterwards. */
+TEST_F_TIMEOUT(revoke, system_sleep_with_memory_off, 120)
+{
+	live_start(_metadata, self, RAM, variant->interface, 0);
+	ASSERT_EQ(vfio_memory(&self->live.vfio, false), 0);
+	expect_revoked(_metadata, &self->live, self->edu);
+	ASSERT_TRUE(fall_asleep());
+	EXPECT_EQ(importer_map(self->live.importer), -ENODEV);
+	ASSERT_EQ(vfio_memory(&self->live.vfio, true), 0);
+	expect_restored(_metadata, &self->live);
+}
+
+/* A late importer does not keep the system awake. */
+TEST_F_TIMEOUT(revoke, system_sleep_with_late_importer, 120)
+{
+	long timeout = vfio_parameter("revoke_timeout_ms", 300);
+	int keeper, log = log_open();
+
+	live_start(_metadata, self, RAM, variant->interface, 0);
+	keeper = importer_attach(self->edu, self->live.dmabuf, DMA_BUF_IMPORTER_KEEP);
+	ASSERT_GE(keeper, 0);
+	ASSERT_EQ(importer_map(keeper), 0);
+	EXPECT_TRUE(fall_asleep());
+	EXPECT_TRUE(log_has(log, "has not unmapped a revoked dma-buf"));
+	EXPECT_EQ(importer_status(keeper).notified, 2);
+	close(keeper);
+	expect_cycled(_metadata, &self->live);
+	close(log);
+	vfio_parameter("revoke_timeout_ms", timeout);
 }
 
 /* Resets from outside */

@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * An importer that does not let go of a dma-buf: what would take the device's memory
- * away from it fails in bounded time with EBUSY, and changes nothing, or, where it
- * cannot fail, goes on; the importer is named in the log; and a device that was closed
- * cannot be opened again until the importer has let go.
+ * Importers that are late.  What would make the device's memory inaccessible waits for them,
+ * and nobody can refuse it: ioctls fail with EBUSY in bounded time, and leave the dma-buf
+ * revoked; writes to configuration space go on waiting; what cannot fail goes on.  The
+ * importer is named in the log; a waiter can be killed; many wait no longer than one; and
+ * fences that come later than the revocation do not count.
  */
 #include "vfio_util.h"
 
-#include <poll.h>
 #include <pthread.h>
+#include <signal.h>
+#include <sys/wait.h>
 
 #include "../kselftest_harness.h"
 
@@ -74,14 +76,23 @@ static void expect_kept(struct __test_metadata *_metadata, FIXTURE_DATA(timeout)
 	EXPECT_EQ(seen, data);
 }
 
-/* Each way that can fail; what it returns, and what undoes it. */
+/* Nobody can map it any more, nor attach to it. */
+static void expect_revoked(struct __test_metadata *_metadata, FIXTURE_DATA(timeout) *self)
+{
+	EXPECT_EQ(importer_attach(self->edu, self->dmabuf, 0), -ENODEV);
+	if (!importer_status(self->importer).is_mapped)
+		EXPECT_EQ(importer_map(self->importer), -ENODEV);
+}
+
+/* Each way; writes to configuration space first. */
 enum way {
-	RESET,
 	FLR,
 	MEMORY_OFF,
 	D3HOT,
+	RESET,
 	LOW_POWER,
 	HOT_RESET,
+	REVOKE,
 	WAYS,
 };
 
@@ -90,7 +101,7 @@ static int write_bits(const struct vfio *vfio, unsigned int at, uint32_t bits)
 	return vfio_config_write(vfio, at, 2, vfio_config_read(vfio, at, 2) | bits);
 }
 
-static int pull(const struct vfio *vfio, enum way way)
+static int begin(const struct vfio *vfio, int dmabuf, enum way way)
 {
 	switch (way) {
 	case RESET:
@@ -105,12 +116,14 @@ static int pull(const struct vfio *vfio, enum way way)
 	case LOW_POWER:
 		return vfio_feature(vfio, VFIO_DEVICE_FEATURE_SET |
 				    VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY, NULL, 0);
+	case REVOKE:
+		return dmabuf_revoke(vfio, dmabuf);
 	default:
 		return vfio_hot_reset(vfio, vfio);
 	}
 }
 
-static void push(const struct vfio *vfio, enum way way)
+static void end(const struct vfio *vfio, enum way way)
 {
 	if (way == MEMORY_OFF)
 		vfio_memory(vfio, true);
@@ -122,33 +135,64 @@ static void push(const struct vfio *vfio, enum way way)
 			     VFIO_DEVICE_FEATURE_LOW_POWER_EXIT, NULL, 0);
 }
 
-TEST_F(timeout, busy)
+/* Whether the way has had its effect on the device, where that can be seen. */
+static bool has_effect(const struct vfio *vfio, enum way way)
 {
-	for (enum way way = 0; way < WAYS; way++) {
-		uint64_t start = milliseconds();
+	unsigned int pm = vfio_capability(vfio, PCI_CAP_ID_PM) + PCI_PM_CTRL;
 
-		EXPECT_EQ(pull(&self->vfio, way), -EBUSY) TH_LOG("way %d", way);
-		EXPECT_GE(milliseconds() - start, TIMEOUT_MS - 20);
-		EXPECT_LT(milliseconds() - start, BOUND_MS);
-		expect_kept(_metadata, self);
-		/* Nothing has changed, for those that let go, either. */
+	if (way == MEMORY_OFF)
+		return !(vfio_config_read(vfio, PCI_COMMAND, 2) & PCI_COMMAND_MEMORY);
+	if (way == D3HOT)
+		return (vfio_config_read(vfio, pm, 2) & PCI_PM_CTRL_STATE_MASK) == 3;
+	return way == FLR;
+}
+
+/* ioctls fail, change nothing, and can be called again, as often as one likes. */
+TEST_F_TIMEOUT(timeout, busy, 120)
+{
+	for (enum way way = RESET; way <= HOT_RESET; way++) {
+		for (int i = 0; i < 2; i++) {
+			uint64_t start = milliseconds();
+
+			EXPECT_EQ(begin(&self->vfio, self->dmabuf, way), -EBUSY)
+				TH_LOG("way %d", way);
+			EXPECT_GE(milliseconds() - start, TIMEOUT_MS - 20);
+			EXPECT_LT(milliseconds() - start, BOUND_MS);
+			expect_kept(_metadata, self);
+			expect_revoked(_metadata, self);
+		}
 		EXPECT_NE(vfio_config_read(&self->vfio, PCI_COMMAND, 2) & PCI_COMMAND_MEMORY,
 			  0);
 	}
 	/*
-	 * When the importer lets go, all of it works; the link of this device of QEMU's
+	 * When the importer has unmapped, all of it works; the link of this device of QEMU's
 	 * does not come up again after a hot reset, which has a test elsewhere.
 	 */
 	ASSERT_EQ(importer_unmap(self->importer), 0);
-	for (enum way way = 0; way < HOT_RESET; way++) {
-		EXPECT_EQ(pull(&self->vfio, way), 0) TH_LOG("way %d", way);
-		push(&self->vfio, way);
+	expect_revoked(_metadata, self);
+	for (enum way way = FLR; way < HOT_RESET; way++) {
+		EXPECT_EQ(begin(&self->vfio, self->dmabuf, way), 0) TH_LOG("way %d", way);
+		end(&self->vfio, way);
 		EXPECT_EQ(importer_map(self->importer), 0) TH_LOG("way %d", way);
 		EXPECT_EQ(importer_unmap(self->importer), 0);
 	}
 }
 
-/* An importer that does let go is told about what did not happen, and can map again. */
+/* What begins an operation that was not finished is undone by one that leaves memory on. */
+TEST_F(timeout, given_up)
+{
+	int other = importer_attach(self->edu, self->dmabuf, 0);
+
+	ASSERT_GE(other, 0);
+	EXPECT_EQ(vfio_reset(&self->vfio), -EBUSY);
+	EXPECT_EQ(importer_map(other), -ENODEV);
+	EXPECT_EQ(vfio_memory(&self->vfio, true), 0);
+	EXPECT_EQ(importer_map(other), 0);
+	expect_kept(_metadata, self);
+	close(other);
+}
+
+/* An importer that does unmap is told once, and again when the memory is back. */
 TEST_F(timeout, others_come_back)
 {
 	int other = importer_attach(self->edu, self->dmabuf, 0);
@@ -156,10 +200,255 @@ TEST_F(timeout, others_come_back)
 	ASSERT_GE(other, 0);
 	ASSERT_EQ(importer_map(other), 0);
 	EXPECT_EQ(vfio_reset(&self->vfio), -EBUSY);
-	EXPECT_EQ(importer_status(other).notified, 2);
+	EXPECT_EQ(importer_status(other).notified, 1);
 	EXPECT_EQ(importer_status(other).is_mapped, 0);
+	EXPECT_EQ(importer_map(other), -ENODEV);
+	EXPECT_EQ(vfio_reset(&self->vfio), -EBUSY);
+	EXPECT_EQ(importer_status(other).notified, 1);
+	ASSERT_EQ(importer_unmap(self->importer), 0);
+	EXPECT_EQ(vfio_reset(&self->vfio), 0);
+	EXPECT_EQ(importer_status(other).notified, 2);
 	EXPECT_EQ(importer_map(other), 0);
 	close(other);
+}
+
+/* Calls in threads and children */
+
+struct call {
+	const struct vfio *vfio;
+	int dmabuf;
+	enum way way;
+	pthread_t thread;
+	volatile pid_t tid;
+	int ret;
+	volatile bool done;
+};
+
+static void *call(void *data)
+{
+	struct call *call = data;
+
+	call->tid = gettid();
+	call->ret = begin(call->vfio, call->dmabuf, call->way);
+	call->done = true;
+	return NULL;
+}
+
+/* Writes to configuration space are not refused, however late the importer is. */
+TEST_F_TIMEOUT(timeout, config, 120)
+{
+	for (enum way way = FLR; way <= D3HOT; way++) {
+		struct call late = {
+			.vfio = &self->vfio, .dmabuf = self->dmabuf, .way = way,
+		};
+		char state;
+
+		ASSERT_EQ(pthread_create(&late.thread, NULL, call, &late), 0);
+		sleep_ms(4 * TIMEOUT_MS);
+		EXPECT_FALSE(late.done) TH_LOG("way %d", way);
+		state = task_state(late.tid);
+		EXPECT_NE(state, 'D') TH_LOG("way %d", way);
+		/* The device is as it was, and others can use it meanwhile. */
+		expect_kept(_metadata, self);
+		expect_revoked(_metadata, self);
+
+		ASSERT_EQ(importer_unmap(self->importer), 0);
+		pthread_join(late.thread, NULL);
+		EXPECT_EQ(late.ret, 0) TH_LOG("way %d", way);
+		EXPECT_TRUE(has_effect(&self->vfio, way)) TH_LOG("way %d", way);
+		end(&self->vfio, way);
+		EXPECT_EQ(importer_map(self->importer), 0) TH_LOG("way %d", way);
+	}
+}
+
+/* A waiter can be killed. The buffer stays revoked, and the device is usable. */
+TEST_F_TIMEOUT(timeout, kill, 120)
+{
+	vfio_parameter("revoke_timeout_ms", 60000);
+	for (enum way way = FLR; way < WAYS; way++) {
+		uint64_t start;
+		int status;
+		pid_t pid = fork();
+
+		ASSERT_GE(pid, 0);
+		if (!pid) {
+			begin(&self->vfio, self->dmabuf, way);
+			_exit(1);
+		}
+		while (importer_status(self->importer).notified < 1 + 2U * way)
+			sleep_ms(10);
+		sleep_ms(200);
+		EXPECT_NE(task_state(pid), 'D') TH_LOG("way %d", way);
+		start = milliseconds();
+		kill(pid, SIGKILL);
+		ASSERT_EQ(waitpid(pid, &status, 0), pid);
+		EXPECT_TRUE(WIFSIGNALED(status)) TH_LOG("way %d", way);
+		EXPECT_LT(milliseconds() - start, 1000) TH_LOG("way %d", way);
+
+		expect_revoked(_metadata, self);
+		ASSERT_EQ(importer_unmap(self->importer), 0);
+		expect_revoked(_metadata, self);
+		EXPECT_EQ(vfio_reset(&self->vfio), 0);
+		EXPECT_EQ(importer_map(self->importer), way == REVOKE ? -ENODEV : 0);
+	}
+}
+
+/* However many wait, they wait at the same time. */
+#define CALLERS	30
+
+static void many(struct __test_metadata *_metadata, FIXTURE_DATA(timeout) *self, int expected)
+{
+	static const enum way ways[] = { RESET, REVOKE, LOW_POWER };
+	struct call calls[CALLERS] = {};
+
+	for (int i = 0; i < CALLERS; i++) {
+		calls[i].vfio = &self->vfio;
+		calls[i].dmabuf = self->dmabuf;
+		calls[i].way = expected ? ways[i % 3] : RESET;
+		ASSERT_EQ(pthread_create(&calls[i].thread, NULL, call, &calls[i]), 0);
+	}
+	for (int i = 0; i < CALLERS; i++) {
+		pthread_join(calls[i].thread, NULL);
+		EXPECT_EQ(calls[i].ret, expected) TH_LOG("call %d", i);
+	}
+}
+
+TEST_F(timeout, many_callers_time_out)
+{
+	uint64_t start = milliseconds();
+
+	vfio_parameter("revoke_timeout_ms", 2000);
+	many(_metadata, self, -EBUSY);
+	EXPECT_GE(milliseconds() - start, 1900);
+	EXPECT_LT(milliseconds() - start, CALLERS * 2000 / 3);
+}
+
+/* All succeed after one wait, though the importer maps again as soon as it can. */
+TEST_F_TIMEOUT(timeout, many_callers_succeed, 120)
+{
+	int late = importer_attach(self->edu, self->dmabuf,
+				   DMA_BUF_IMPORTER_LATE | DMA_BUF_IMPORTER_REMAP);
+
+	ASSERT_GE(late, 0);
+	ASSERT_EQ(importer_unmap(self->importer), 0);
+	vfio_parameter("revoke_timeout_ms", 60000);
+	ASSERT_EQ(importer_map(late), 0);
+	ASSERT_EQ(importer_loop(late, 0), 0);
+	ASSERT_EQ(importer_fence(late, 3000), 0);
+	many(_metadata, self, 0);
+	close(late);
+}
+
+/* Fences without end */
+
+struct fences {
+	int importers[4];
+	uint32_t milliseconds;
+	uint32_t every;
+	volatile bool stop;
+	unsigned long added;
+	pthread_t thread;
+};
+
+static void *add_fences(void *data)
+{
+	struct fences *fences = data;
+
+	while (!fences->stop) {
+		for (int i = 0; i < 4; i++)
+			if (!importer_fence(fences->importers[i], fences->milliseconds))
+				fences->added++;
+		sleep_ms(fences->every);
+	}
+	return NULL;
+}
+
+/*
+ * Importers that honor the rules: they unmap when the fence that they had at the revocation
+ * has signaled.  But all the time somebody adds fences that take half as long again as an
+ * operation waits.  Each operation is done when the fences of its first call have signaled.
+ */
+TEST_F_TIMEOUT(timeout, endless_fences, 240)
+{
+	const uint32_t wait = 1000, fence = 1500;
+	struct fences fences = { .milliseconds = fence, .every = 100 };
+
+	ASSERT_EQ(importer_unmap(self->importer), 0);
+	vfio_parameter("revoke_timeout_ms", wait);
+	for (int i = 0; i < 4; i++) {
+		fences.importers[i] = importer_attach(self->edu, self->dmabuf,
+						      DMA_BUF_IMPORTER_LATE);
+		ASSERT_GE(fences.importers[i], 0);
+	}
+	for (enum way way = FLR; way < WAYS; way++) {
+		uint64_t start, took;
+		int busy = 0, ret;
+
+		/* As above: after this, QEMU's NVMe device is no more. */
+		if (way == HOT_RESET)
+			continue;
+		for (int i = 0; i < 4; i++)
+			ASSERT_EQ(importer_map(fences.importers[i]), 0) TH_LOG("way %d", way);
+		fences.stop = false;
+		ASSERT_EQ(pthread_create(&fences.thread, NULL, add_fences, &fences), 0);
+		sleep_ms(500);
+		start = milliseconds();
+		while ((ret = begin(&self->vfio, self->dmabuf, way)) == -EBUSY && busy < 20)
+			busy++;
+		took = milliseconds() - start;
+		EXPECT_EQ(ret, 0) TH_LOG("way %d", way);
+		EXPECT_LE(busy, 2) TH_LOG("way %d", way);
+		EXPECT_LT(took, fence + BOUND_MS) TH_LOG("way %d", way);
+		/* They still come. */
+		EXPECT_EQ(importer_fence(fences.importers[0], fence), 0);
+		fences.stop = true;
+		pthread_join(fences.thread, NULL);
+		end(&self->vfio, way);
+	}
+	EXPECT_GT(fences.added, 100);
+	for (int i = 0; i < 4; i++)
+		close(fences.importers[i]);
+}
+
+/* Both devices of a set that is reset at once. */
+TEST_F_TIMEOUT(timeout, endless_fences_hot_reset, 120)
+{
+	struct fences fences = { .milliseconds = 1500, .every = 100 };
+	struct vfio pair[2];
+	int dmabufs[2], busy = 0, ret;
+	char name[16];
+
+	vfio_parameter("revoke_timeout_ms", 1000);
+	vfio_get(&pair[0], PAIR_ONE, variant->interface);
+	ASSERT_TRUE(device_find(PAIR_TWO, name));
+	device_bind(name, "vfio-pci");
+	ASSERT_EQ(vfio_open(&pair[1], name, variant->interface, &pair[0]), 0);
+	for (int i = 0; i < 2; i++) {
+		dmabufs[i] = export_range(&pair[i], RAM_BAR, 0, PAGE);
+		ASSERT_GE(dmabufs[i], 0);
+	}
+	for (int i = 0; i < 4; i++) {
+		fences.importers[i] = importer_attach(self->edu, dmabufs[i % 2],
+						      DMA_BUF_IMPORTER_LATE);
+		ASSERT_GE(fences.importers[i], 0);
+		ASSERT_EQ(importer_map(fences.importers[i]), 0);
+	}
+	ASSERT_EQ(pthread_create(&fences.thread, NULL, add_fences, &fences), 0);
+	sleep_ms(500);
+	while ((ret = vfio_hot_reset(&pair[1], &pair[0])) == -EBUSY && busy < 20)
+		busy++;
+	fences.stop = true;
+	pthread_join(fences.thread, NULL);
+	EXPECT_EQ(ret, 0);
+	EXPECT_LE(busy, 2);
+	for (int i = 0; i < 4; i++) {
+		EXPECT_EQ(importer_map(fences.importers[i]), 0);
+		close(fences.importers[i]);
+	}
+	for (int i = 1; i >= 0; i--) {
+		close(dmabufs[i]);
+		vfio_close(&pair[i]);
+	}
 }
 
 /* A fence that is late is as good as a mapping, even if the mapping is gone. */
@@ -179,7 +468,7 @@ TEST_F(timeout, fence)
 	close(other);
 }
 
-/* An importer that lets go in time, though late, holds nothing up for longer. */
+/* An importer that unmaps in time, though late, holds nothing up for longer. */
 TEST_F(timeout, in_time)
 {
 	int other = importer_attach(self->edu, self->dmabuf, DMA_BUF_IMPORTER_LATE);
@@ -194,7 +483,7 @@ TEST_F(timeout, in_time)
 	close(other);
 }
 
-/* What cannot fail goes on, and says who was in the way. */
+/* What cannot fail goes on, and says which importer is late. */
 TEST_F(timeout, sysfs_reset)
 {
 	uint64_t start = milliseconds();

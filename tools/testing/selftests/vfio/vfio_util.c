@@ -2,6 +2,8 @@
 /* See vfio_util.h. */
 #include "vfio_util.h"
 
+#include <setjmp.h>
+#include <signal.h>
 #include <dirent.h>
 #include <poll.h>
 #include <sys/eventfd.h>
@@ -32,7 +34,7 @@ void sleep_ms(unsigned int ms)
 
 /* sysfs */
 
-static int write_text(const char *path, const char *text)
+int write_text(const char *path, const char *text)
 {
 	int fd = open(path, O_WRONLY | O_CLOEXEC), ret;
 
@@ -279,6 +281,11 @@ size_t vfio_region_size(const struct vfio *vfio, unsigned int region)
 	return region_info(vfio, region).size;
 }
 
+off_t vfio_region_offset(const struct vfio *vfio, unsigned int region)
+{
+	return region_info(vfio, region).offset;
+}
+
 volatile void *vfio_map(const struct vfio *vfio, unsigned int region, size_t offset,
 			size_t size)
 {
@@ -391,6 +398,30 @@ int vfio_eventfd(const struct vfio *vfio, unsigned int irq)
 	return set.fd;
 }
 
+static sigjmp_buf refused;
+
+static void on_sigbus(int signal)
+{
+	siglongjmp(refused, signal);
+}
+
+bool reachable(volatile uint64_t *at, bool write)
+{
+	struct sigaction action = { .sa_handler = on_sigbus }, old;
+	volatile bool got_through = false;
+
+	sigaction(SIGBUS, &action, &old);
+	if (!sigsetjmp(refused, 1)) {
+		if (write)
+			*at = 0xbad;
+		else
+			(void)*at;
+		got_through = true;
+	}
+	sigaction(SIGBUS, &old, NULL);
+	return got_through;
+}
+
 /* dma-bufs */
 
 int export_ranges(const struct vfio *vfio, uint32_t region, uint32_t open_flags,
@@ -420,6 +451,14 @@ int export_range(const struct vfio *vfio, uint32_t region, uint64_t offset,
 	struct vfio_region_dma_range range = { .offset = offset, .length = length };
 
 	return export_ranges(vfio, region, O_RDWR | O_CLOEXEC, &range, 1);
+}
+
+int dmabuf_revoke(const struct vfio *vfio, int dmabuf)
+{
+	struct vfio_device_feature_dma_buf_revoke request = { .dmabuf_fd = dmabuf };
+
+	return vfio_feature(vfio, VFIO_DEVICE_FEATURE_SET |
+			    VFIO_DEVICE_FEATURE_DMA_BUF_REVOKE, &request, sizeof(request));
 }
 
 /* The importer */
@@ -599,6 +638,22 @@ bool qmp(const char *command)
 	return done;
 }
 
+char task_state(pid_t tid)
+{
+	char path[32], state = 0;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", tid);
+	f = fopen(path, "r");
+	if (!f)
+		return 0;
+	/* The names of our threads have neither blanks nor brackets. */
+	if (fscanf(f, "%*s %*s %c", &state) != 1)
+		state = 0;
+	fclose(f);
+	return state;
+}
+
 int log_open(void)
 {
 	int log = open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
@@ -677,6 +732,14 @@ struct held held(void)
 	if (!access("/sys/kernel/debug/dma-api/dump", R_OK))
 		h.mappings = count_lines("/sys/kernel/debug/dma-api/dump", " resource ");
 	return h;
+}
+
+bool module_parameter(const char *module, const char *name, const char *value)
+{
+	char path[128];
+
+	snprintf(path, sizeof(path), "/sys/module/%s/parameters/%s", module, name);
+	return !write_text(path, value);
 }
 
 long vfio_parameter(const char *name, long value)

@@ -48,6 +48,11 @@
 #define PAIR_ONE	"15.0/00.0"		/* as RAM, but with */
 #define PAIR_TWO	"15.0/00.1"		/* one reset for both */
 #define REGISTERS	"16.0/00.0"		/* edu; registers behind BAR 0 */
+#define PHYSICAL	"17.0/00.0"		/* NVMe, with virtual functions: */
+#define VIRTUAL		"17.0/00.1"		/* registers behind BAR 0 */
+/* Display devices; RAM behind BAR 0: */
+#define DISPLAY_ONE	"18.0"			/* the arbiter may switch its memory off */
+#define DISPLAY_TWO	"19.0"
 /* Behind a switch: */
 #define SWITCH_EDU	"11.0/00.0/00.0/00.0"
 #define SWITCH_RAM	"11.0/00.0/01.0/00.0"
@@ -103,6 +108,8 @@ void vfio_get(struct vfio *vfio, const char *place, enum interface interface);
 volatile void *vfio_map(const struct vfio *vfio, unsigned int region, size_t offset,
 			size_t size);
 size_t vfio_region_size(const struct vfio *vfio, unsigned int region);
+/* In the device's file. */
+off_t vfio_region_offset(const struct vfio *vfio, unsigned int region);
 int vfio_region_rw(const struct vfio *vfio, unsigned int region, uint64_t offset,
 		   void *data, size_t size, bool write);
 uint32_t vfio_config_read(const struct vfio *vfio, unsigned int offset, size_t size);
@@ -118,6 +125,9 @@ int vfio_feature(const struct vfio *vfio, uint32_t flags, void *payload, size_t 
 /* An eventfd that the kernel signals for the given interrupt index. */
 int vfio_eventfd(const struct vfio *vfio, unsigned int irq);
 
+/* Whether an access to a mapping succeeds, or is SIGBUS. */
+bool reachable(volatile uint64_t *at, bool write);
+
 /* dma-bufs */
 
 /* Returns the dma-buf. */
@@ -125,6 +135,9 @@ int export_ranges(const struct vfio *vfio, uint32_t region, uint32_t open_flags,
 		  const struct vfio_region_dma_range *ranges, uint32_t count);
 int export_range(const struct vfio *vfio, uint32_t region, uint64_t offset,
 		 uint64_t length);
+
+/* Revokes it permanently. */
+int dmabuf_revoke(const struct vfio *vfio, int dmabuf);
 
 /* The importer */
 
@@ -153,6 +166,8 @@ int importer_segments(int importer, struct dma_buf_importer_segment *segments,
 
 /* A command of QEMU's monitor protocol, in JSON; false: it was refused. */
 bool qmp(const char *command);
+/* As in /proc: R, S, D, ...; 0: there is no such thread. */
+char task_state(pid_t tid);
 /* The kernel's log from now on, for log_has(). */
 int log_open(void);
 /* Whether a line that was logged since has @text; waits for it for a second. */
@@ -182,6 +197,9 @@ struct held held(void);
 	EXPECT_EQ(now_.fds, (before).fds);					\
 } while (0)
 
+int write_text(const char *path, const char *text);
+/* Sets a parameter of a module, built in or not; false: it was refused. */
+bool module_parameter(const char *module, const char *name, const char *value);
 /* Sets a parameter of vfio-pci-core; returns what it was. */
 long vfio_parameter(const char *name, long value);
 

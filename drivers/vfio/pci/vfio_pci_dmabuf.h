@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What the two halves of VFIO PCI's dma-bufs share: vfio_pci_dmabuf.c makes them and maps
+ * them, vfio_pci_dmabuf_revoke.c revokes them, and explains states and locks.
+ */
+#ifndef VFIO_PCI_DMABUF_H
+#define VFIO_PCI_DMABUF_H
+
+#include <linux/dma-buf.h>
+#include <linux/dma-fence.h>
+#include <linux/kref.h>
+#include <linux/mutex.h>
+#include <linux/wait.h>
+
+#include "vfio_pci_priv.h"
+
+/**
+ * struct vfio_pci_dma_bufs - the buffers of one device
+ * @kref: held by the device and by each buffer
+ * @pdev: the device, for the log
+ * @vf: in the list of all virtual functions' buffers, or empty; under its lock
+ * @lock: guards @list and @causes, and the buffers' causes against changes
+ * @list: the buffers that can still be live, or were busy when the device was closed
+ * @causes: why the device's memory cannot be used: VFIO_PCI_REVOKED_*
+ * @nr_disabling: operations on the device that keep VFIO_PCI_REVOKED_DISABLED set
+ * @nr_busy: the buffers' counts of the same name, added up
+ * @idle: woken when a buffer's count becomes 0
+ */
+struct vfio_pci_dma_bufs {
+	struct kref kref;
+	struct pci_dev *pdev;
+	struct list_head vf;
+	struct mutex lock;	/* see above */
+	struct list_head list;
+	unsigned int causes;
+	atomic_t nr_disabling;
+	atomic_t nr_busy;
+	wait_queue_head_t idle;
+};
+
+/**
+ * struct vfio_pci_dma_buf - a dma-buf of ranges of a BAR
+ * @bufs: the buffers of the device
+ * @node: in their list, or empty; under their lock
+ * @dmabuf: what the user has a descriptor of
+ * @inode: its inode, whose mappings are zapped
+ * @registered: the device, while the buffer holds a registration of it; under dma_resv,
+ *	but for the buffer's release
+ * @causes: why it is revoked; 0: it is live. Changed under @bufs->lock and dma_resv
+ * @nr_maps: mappings by importers; under dma_resv
+ * @nr_busy: @nr_maps, and 1 while @fence is pending
+ * @fence: what the importers' devices were doing when the buffer was revoked; NULL:
+ *	nothing; ERR_PTR(-ENOMEM): not known yet. Under @bufs->lock
+ * @signaled: callback of @fence
+ * @readonly: devices must not write to it; immutable, as are all that follow
+ * @nr_ranges: number of @ranges
+ * @ranges: what it consists of, in order, neighbors joined
+ */
+struct vfio_pci_dma_buf {
+	struct vfio_pci_dma_bufs *bufs;
+	struct list_head node;
+	struct dma_buf *dmabuf;
+	struct inode *inode;
+	struct vfio_device *registered;
+	unsigned int causes;
+	unsigned int nr_maps;
+	atomic_t nr_busy;
+	struct dma_fence *fence;
+	struct dma_fence_cb signaled;
+	bool readonly;
+	u32 nr_ranges;
+	struct dma_buf_phys_range ranges[] __counted_by(nr_ranges);
+};
+
+/**
+ * struct vfio_pci_dma_attach - an importer's attachment
+ * @path: as dma_buf_mmio_path() returns it; immutable
+ * @nr_maps: mappings by this importer; under dma_resv
+ */
+struct vfio_pci_dma_attach {
+	int path;
+	unsigned int nr_maps;
+};
+
+void vfio_pci_dma_bufs_put(struct vfio_pci_dma_bufs *bufs);
+void vfio_pci_dma_buf_publish(struct vfio_pci_dma_buf *buf);
+void vfio_pci_dma_buf_withdraw(struct vfio_pci_dma_buf *buf);
+void vfio_pci_dma_buf_mapped(struct vfio_pci_dma_buf *buf,
+			     struct vfio_pci_dma_attach *attach);
+void vfio_pci_dma_buf_unmapped(struct vfio_pci_dma_buf *buf,
+			       struct vfio_pci_dma_attach *attach);
+int vfio_pci_dma_buf_request(struct vfio_pci_dma_buf *buf);
+unsigned int vfio_pci_dma_bufs_change(struct vfio_pci_dma_bufs *bufs, unsigned int clear,
+				      unsigned int set);
+int vfio_pci_dma_bufs_wait(struct vfio_pci_dma_bufs *bufs, const atomic_t *busy,
+			   unsigned long start, enum vfio_pci_revoke_wait how);
+void vfio_pci_dma_bufs_add(struct vfio_pci_dma_bufs *bufs);
+void vfio_pci_dma_bufs_remove(struct vfio_pci_dma_bufs *bufs);
+
+#endif /* VFIO_PCI_DMABUF_H */

@@ -1,0 +1,574 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * VFIO PCI: revoking the dma-bufs of a device's BARs.
+ *
+ * State.  A buffer has a mask of causes why it is revoked, and is live while the mask is 0.
+ * It is the device's mask, plus what is permanent for this buffer.  So causes nest and
+ * overlap, and no operation asks for another's.
+ *
+ *   cause	set				cleared
+ *   DISABLED	before VFIO disables memory	when no such operation is left, and memory
+ *		or resets			is decoded, in D0, and not in low power
+ *   RESET	reset_prepare()			reset_done()
+ *   PARENT	the same of the PF		the same of the PF
+ *   SUSPEND	system sleep			resume
+ *   ERROR	AER, DPC, unplug		when the device decodes memory again
+ *   NO_BARS	opened before it did so		never, until the driver is bound again
+ *   CLOSED	close				open, but never of a buffer
+ *   REQUEST	REVOKE of one buffer		never
+ *
+ * Revocation is sticky: an operation for which importers are late returns an error, but the
+ * buffers stay revoked, nothing new is mapped, and fences that come later do not count.  So
+ * the next attempt waits for what is left of the first one.
+ *
+ * Busy.  A buffer is busy while an importer has it mapped, or while a fence is pending that
+ * was there when it was revoked.  All waits are for the buffers to be idle, on one wait
+ * queue, and without a lock that others need: any number of callers wait together.
+ *
+ * Owners.  The device and each buffer hold a reference on the struct vfio_pci_dma_bufs: a
+ * dma-buf's release can come long after the device's close, and race with it.  While the
+ * device is open, and then while a buffer is mapped, the buffer holds a registration of the
+ * vfio_device, so that unbinding the driver waits.  A buffer on the list, under its lock, has
+ * a dma_buf that is not freed, as ->release() takes the lock to unlink it.  The file may be
+ * freed by then (an O_PATH descriptor keeps the dentry only), and is not looked at.
+ *
+ * Locks, outermost first:
+ *
+ *   mmap_lock or the vma's lock
+ *     memory_lock			of the device
+ *       vfio_pci_dma_bufs.lock		the list; causes, together with dma_resv
+ *         dma_resv			of a buffer: causes, mappings, registered
+ *           i_mmap_rwsem		zapping
+ *
+ * vfio_pci_dma_bufs.lock is never held while waiting for config space.  With a reset from
+ * outside that would be a deadlock which lockdep cannot see:
+ *
+ *   CPU0: write to config space	CPU1: echo 1 > .../reset
+ *
+ *					pci_cfg_access_lock()
+ *   down_write(memory_lock)
+ *   pci_user_write_config_word()
+ *     waits for CPU1
+ *					->reset_prepare(), ->reset_done()
+ *					  must not wait for memory_lock,
+ *					  nor for a lock that CPU0 holds
+ */
+#include <linux/dma-resv.h>
+#include <linux/module.h>
+#include <linux/pagemap.h>
+#include <linux/vfio.h>
+
+#include "vfio_pci_dmabuf.h"
+#include "vfio_pci_priv.h"
+
+#define VFIO_PCI_REVOKED_PERMANENTLY	(VFIO_PCI_REVOKED_CLOSED | \
+					 VFIO_PCI_REVOKED_REQUEST)
+
+static unsigned int revoke_timeout_ms = 5000;
+module_param(revoke_timeout_ms, uint, 0644);
+MODULE_PARM_DESC(revoke_timeout_ms,
+		 "How long an operation that revokes dma-bufs waits for their importers, in milliseconds (default 5000)");
+
+/**
+ * vfio_pci_core_init_dma_bufs() - let a device's BARs be exported as dma-bufs
+ * @vdev: the device, not registered yet
+ *
+ * For drivers whose regions 0 to 5 are the device's BARs, no more and no less, and whose
+ * err_handler is, or calls, vfio_pci_core_err_handlers. Undone with the last reference on
+ * the device.
+ *
+ * Context: may sleep.
+ * Return: 0, or -ENOMEM.
+ */
+int vfio_pci_core_init_dma_bufs(struct vfio_pci_core_device *vdev)
+{
+	struct vfio_pci_dma_bufs *bufs = kzalloc(sizeof(*bufs), GFP_KERNEL);
+
+	if (!bufs)
+		return -ENOMEM;
+	kref_init(&bufs->kref);
+	bufs->pdev = pci_dev_get(vdev->pdev);
+	mutex_init(&bufs->lock);
+	INIT_LIST_HEAD(&bufs->list);
+	bufs->causes = VFIO_PCI_REVOKED_CLOSED | VFIO_PCI_REVOKED_DISABLED;
+	init_waitqueue_head(&bufs->idle);
+	vdev->dma_bufs = bufs;
+	vfio_pci_dma_bufs_add(bufs);
+	return 0;
+}
+EXPORT_SYMBOL_GPL(vfio_pci_core_init_dma_bufs);
+
+void vfio_pci_core_uninit_dma_bufs(struct vfio_pci_core_device *vdev)
+{
+	if (!vdev->dma_bufs)
+		return;
+	vfio_pci_dma_bufs_remove(vdev->dma_bufs);
+	vfio_pci_dma_bufs_put(vdev->dma_bufs);
+}
+
+static void vfio_pci_dma_bufs_free(struct kref *kref)
+{
+	struct vfio_pci_dma_bufs *bufs = container_of(kref, struct vfio_pci_dma_bufs, kref);
+
+	mutex_destroy(&bufs->lock);
+	pci_dev_put(bufs->pdev);
+	kfree(bufs);
+}
+
+void vfio_pci_dma_bufs_put(struct vfio_pci_dma_bufs *bufs)
+{
+	kref_put(&bufs->kref, vfio_pci_dma_bufs_free);
+}
+
+static void vfio_pci_dma_buf_get_busy(struct vfio_pci_dma_buf *buf)
+{
+	atomic_inc(&buf->bufs->nr_busy);
+	atomic_inc(&buf->nr_busy);
+}
+
+static void vfio_pci_dma_buf_put_busy(struct vfio_pci_dma_buf *buf)
+{
+	bool idle = atomic_dec_and_test(&buf->nr_busy);
+
+	if (atomic_dec_and_test(&buf->bufs->nr_busy) || idle)
+		wake_up_all(&buf->bufs->idle);
+}
+
+static void vfio_pci_dma_buf_unregister(struct vfio_pci_dma_buf *buf)
+{
+	if (buf->registered)
+		vfio_device_put_registration(buf->registered);
+	buf->registered = NULL;
+}
+
+void vfio_pci_dma_buf_mapped(struct vfio_pci_dma_buf *buf, struct vfio_pci_dma_attach *attach)
+{
+	dma_resv_assert_held(buf->dmabuf->resv);
+
+	buf->nr_maps++;
+	attach->nr_maps++;
+	vfio_pci_dma_buf_get_busy(buf);
+}
+
+/* After the device's close the last mapping gives back the registration. */
+void vfio_pci_dma_buf_unmapped(struct vfio_pci_dma_buf *buf, struct vfio_pci_dma_attach *attach)
+{
+	dma_resv_assert_held(buf->dmabuf->resv);
+
+	attach->nr_maps--;
+	if (!--buf->nr_maps && buf->causes & VFIO_PCI_REVOKED_CLOSED)
+		vfio_pci_dma_buf_unregister(buf);
+	vfio_pci_dma_buf_put_busy(buf);
+}
+
+static void vfio_pci_dma_buf_signaled(struct dma_fence *fence, struct dma_fence_cb *cb)
+{
+	vfio_pci_dma_buf_put_busy(container_of(cb, struct vfio_pci_dma_buf, signaled));
+}
+
+static void vfio_pci_dma_buf_put_fence(struct vfio_pci_dma_buf *buf)
+{
+	struct dma_fence *fence = buf->fence;
+
+	buf->fence = NULL;
+	if (IS_ERR(fence) || (fence && dma_fence_remove_callback(fence, &buf->signaled)))
+		vfio_pci_dma_buf_put_busy(buf);
+	if (!IS_ERR(fence))
+		dma_fence_put(fence);
+}
+
+/*
+ * Remembers what the importers' devices are doing now.  Without memory for that, fences that
+ * come later count as well, until vfio_pci_dma_bufs_retry() finds some.
+ */
+static void vfio_pci_dma_buf_get_fence(struct vfio_pci_dma_buf *buf)
+{
+	int ret;
+
+	dma_resv_assert_held(buf->dmabuf->resv);
+
+	vfio_pci_dma_buf_put_fence(buf);
+	ret = dma_resv_get_singleton(buf->dmabuf->resv, DMA_RESV_USAGE_BOOKKEEP, &buf->fence);
+	if (!ret && !buf->fence)
+		return;
+	vfio_pci_dma_buf_get_busy(buf);
+	if (ret)
+		buf->fence = ERR_PTR(ret);
+	else if (dma_fence_add_callback(buf->fence, &buf->signaled, vfio_pci_dma_buf_signaled))
+		vfio_pci_dma_buf_put_busy(buf);	/* it has signaled meanwhile */
+}
+
+/*
+ * The causes change, the CPU's mappings are zapped and the importers told under one hold of
+ * dma_resv: map and fault, which take it, come before, and are dealt with here, or find the
+ * buffer revoked.  Fences of a buffer that no device has mapped say nothing about DMA to it.
+ */
+static void vfio_pci_dma_buf_update(struct vfio_pci_dma_buf *buf, unsigned int cause)
+{
+	bool was_live, was_mapped;
+
+	lockdep_assert_held(&buf->bufs->lock);
+
+	dma_resv_lock(buf->dmabuf->resv, NULL);
+	was_live = !buf->causes;
+	was_mapped = buf->nr_maps;
+	buf->causes = (buf->causes & VFIO_PCI_REVOKED_PERMANENTLY) | buf->bufs->causes | cause;
+	if (was_live && buf->causes) {
+		unmap_mapping_range(buf->inode->i_mapping, 0, 0, true);
+		dma_buf_move_notify(buf->dmabuf);
+		if (was_mapped)
+			vfio_pci_dma_buf_get_fence(buf);
+	} else if (!was_live && !buf->causes) {
+		vfio_pci_dma_buf_put_fence(buf);
+		dma_buf_move_notify(buf->dmabuf);
+	}
+	dma_resv_unlock(buf->dmabuf->resv);
+}
+
+static void vfio_pci_dma_bufs_update(struct vfio_pci_dma_bufs *bufs, unsigned int causes)
+{
+	struct vfio_pci_dma_buf *buf;
+
+	bufs->causes = causes;
+	list_for_each_entry(buf, &bufs->list, node)
+		vfio_pci_dma_buf_update(buf, 0);
+}
+
+/* Returns the causes that there were before. */
+unsigned int vfio_pci_dma_bufs_change(struct vfio_pci_dma_bufs *bufs, unsigned int clear,
+				      unsigned int set)
+{
+	unsigned int before;
+
+	mutex_lock(&bufs->lock);
+	before = bufs->causes;
+	vfio_pci_dma_bufs_update(bufs, (before & ~clear) | set);
+	mutex_unlock(&bufs->lock);
+	return before;
+}
+
+/* From here on the buffer, which nobody else has yet, is revoked with the others. */
+void vfio_pci_dma_buf_publish(struct vfio_pci_dma_buf *buf)
+{
+	mutex_lock(&buf->bufs->lock);
+	list_add_tail(&buf->node, &buf->bufs->list);
+	vfio_pci_dma_buf_update(buf, 0);
+	mutex_unlock(&buf->bufs->lock);
+}
+
+/*
+ * The last reference on the dma_buf has been dropped.  A close that finds the buffer on the
+ * list before has given the registration back, and unlinked it.
+ */
+void vfio_pci_dma_buf_withdraw(struct vfio_pci_dma_buf *buf)
+{
+	mutex_lock(&buf->bufs->lock);
+	vfio_pci_dma_buf_unregister(buf);
+	vfio_pci_dma_buf_put_fence(buf);
+	list_del(&buf->node);
+	mutex_unlock(&buf->bufs->lock);
+}
+
+/* Looks again at the fences of buffers for which there was no memory. */
+static void vfio_pci_dma_bufs_retry(struct vfio_pci_dma_bufs *bufs)
+{
+	struct vfio_pci_dma_buf *buf;
+
+	mutex_lock(&bufs->lock);
+	list_for_each_entry(buf, &bufs->list, node) {
+		if (!IS_ERR(buf->fence))
+			continue;
+		dma_resv_lock(buf->dmabuf->resv, NULL);
+		vfio_pci_dma_buf_get_fence(buf);
+		dma_resv_unlock(buf->dmabuf->resv);
+	}
+	mutex_unlock(&bufs->lock);
+}
+
+/* Names the importers that are late. */
+static void vfio_pci_dma_bufs_warn(struct vfio_pci_dma_bufs *bufs)
+{
+	struct device *dev = &bufs->pdev->dev;
+	struct dma_buf_attachment *attach;
+	struct vfio_pci_dma_buf *buf;
+
+	mutex_lock(&bufs->lock);
+	list_for_each_entry(buf, &bufs->list, node) {
+		dma_resv_lock(buf->dmabuf->resv, NULL);
+		list_for_each_entry(attach, &buf->dmabuf->attachments, node) {
+			const struct vfio_pci_dma_attach *priv = attach->priv;
+
+			if (buf->causes && priv->nr_maps)
+				dev_warn_ratelimited(dev, "importer %s has not unmapped a revoked dma-buf in time\n",
+						     dev_name(attach->dev));
+		}
+		if (!IS_ERR_OR_NULL(buf->fence) && !dma_fence_is_signaled(buf->fence))
+			dev_warn_ratelimited(dev, "a fence of a revoked dma-buf has not signaled in time\n");
+		dma_resv_unlock(buf->dmabuf->resv);
+	}
+	mutex_unlock(&bufs->lock);
+}
+
+/*
+ * The one wait: until @busy, the count of a buffer or of all, is 0, for revoke_timeout_ms from
+ * @start.  It counts neither as load nor for the hung-task detector, and a killable one can
+ * be frozen: its caller holds no lock.  Returns 0, -EBUSY, or -EINTR for a fatal signal.
+ */
+int vfio_pci_dma_bufs_wait(struct vfio_pci_dma_bufs *bufs, const atomic_t *busy,
+			   unsigned long start, enum vfio_pci_revoke_wait how)
+{
+	unsigned long deadline = start + msecs_to_jiffies(revoke_timeout_ms);
+	unsigned int state = how == VFIO_PCI_WAIT_BOUNDED ? TASK_IDLE :
+			     TASK_KILLABLE | TASK_NOLOAD | TASK_FREEZABLE;
+	long left;
+
+	while (atomic_read(busy)) {
+		left = clamp_t(long, deadline - jiffies, 0, HZ);
+		left = ___wait_event(bufs->idle, ___wait_cond_timeout(!atomic_read(busy)),
+				     state, 0, left, __ret = schedule_timeout(__ret));
+		if (left)
+			return left < 0 ? -EINTR : 0;
+		vfio_pci_dma_bufs_retry(bufs);
+		if (time_before(jiffies, deadline))
+			continue;
+		vfio_pci_dma_bufs_warn(bufs);
+		if (how != VFIO_PCI_WAIT_CONFIG)
+			return -EBUSY;
+		deadline = jiffies + max_t(unsigned long, HZ, msecs_to_jiffies(revoke_timeout_ms));
+	}
+	return 0;
+}
+
+/*
+ * Memory is to be disabled.  On success nothing reaches it through a dma-buf any more, until
+ * vfio_pci_dma_buf_restore(), which the caller has to call.  On failure the buffers stay
+ * revoked, and the caller changes nothing: -EBUSY if an importer is late (not for
+ * VFIO_PCI_WAIT_CONFIG), -EINTR if the task is being killed.  No lock is held.
+ */
+int vfio_pci_dma_buf_disable(struct vfio_pci_core_device *vdev, enum vfio_pci_revoke_wait how)
+{
+	struct vfio_pci_dma_bufs *bufs = vdev->dma_bufs;
+	unsigned long start = jiffies;
+	int ret;
+
+	if (!bufs)
+		return 0;
+	atomic_inc(&bufs->nr_disabling);
+	vfio_pci_dma_bufs_change(bufs, 0, VFIO_PCI_REVOKED_DISABLED);
+	ret = vfio_pci_dma_bufs_wait(bufs, &bufs->nr_busy, start, how);
+	if (ret)
+		vfio_pci_dma_buf_abort(vdev);
+	return ret;
+}
+
+/* Memory may come back: pairs with vfio_pci_dma_buf_restore(), but revokes nothing. */
+void vfio_pci_dma_buf_enable(struct vfio_pci_core_device *vdev)
+{
+	if (vdev->dma_bufs)
+		atomic_inc(&vdev->dma_bufs->nr_disabling);
+}
+
+/* Instead of vfio_pci_dma_buf_restore(), if nothing was done: the buffers stay revoked. */
+void vfio_pci_dma_buf_abort(struct vfio_pci_core_device *vdev)
+{
+	if (vdev->dma_bufs)
+		atomic_dec(&vdev->dma_bufs->nr_disabling);
+}
+
+/*
+ * Recovery from an error resets a device without a word to its driver, which finds memory
+ * decode off then.  If the state of the next error is not seen here, it takes the lock later.
+ */
+static bool vfio_pci_recovered(struct pci_dev *pdev)
+{
+	u16 cmd;
+
+	if (READ_ONCE(pdev->error_state) != pci_channel_io_normal ||
+	    !pci_device_is_present(pdev))
+		return false;
+	pci_read_config_word(pdev, PCI_COMMAND, &cmd);
+	return pdev->no_command_memory || (!PCI_POSSIBLE_ERROR(cmd) && cmd & PCI_COMMAND_MEMORY);
+}
+
+/*
+ * The operation is over.  If no other goes on, and the memory can be used, buffers that are
+ * not revoked for another cause are live again, and their importers are told.
+ */
+void vfio_pci_dma_buf_restore(struct vfio_pci_core_device *vdev)
+{
+	struct vfio_pci_dma_bufs *bufs = vdev->dma_bufs;
+	unsigned int causes;
+
+	lockdep_assert_held_write(&vdev->memory_lock);
+
+	if (!bufs)
+		return;
+	mutex_lock(&bufs->lock);
+	causes = bufs->causes;
+	if (atomic_dec_and_test(&bufs->nr_disabling)) {
+		causes |= VFIO_PCI_REVOKED_DISABLED;
+		/* Not closed: the virtual config space, which is looked at, is there. */
+		if (!(causes & VFIO_PCI_REVOKED_CLOSED) && !vdev->pm_runtime_engaged &&
+		    __vfio_pci_memory_enabled(vdev))
+			causes &= ~VFIO_PCI_REVOKED_DISABLED;
+	}
+	if (causes & VFIO_PCI_REVOKED_ERROR && vfio_pci_recovered(bufs->pdev))
+		causes &= ~VFIO_PCI_REVOKED_ERROR;
+	if (causes != bufs->causes)
+		vfio_pci_dma_bufs_update(bufs, causes);
+	mutex_unlock(&bufs->lock);
+}
+
+/*
+ * As vfio_pci_dma_buf_disable(), but tells the importers of all devices, and waits for none:
+ * returns the buffers of a device that is busy, with a reference, for
+ * vfio_pci_dma_buf_wait_set() without locks.  All the devices' memory_lock is held.
+ */
+struct vfio_pci_dma_bufs *vfio_pci_dma_buf_disable_set(struct vfio_device_set *dev_set)
+{
+	struct vfio_pci_dma_bufs *bufs, *busy = NULL;
+	struct vfio_pci_core_device *vdev;
+
+	lockdep_assert_held(&dev_set->lock);
+
+	list_for_each_entry(vdev, &dev_set->device_list, vdev.dev_set_list) {
+		bufs = vdev->dma_bufs;
+		if (!bufs)
+			continue;
+		atomic_inc(&bufs->nr_disabling);
+		vfio_pci_dma_bufs_change(bufs, 0, VFIO_PCI_REVOKED_DISABLED);
+		if (!busy && atomic_read(&bufs->nr_busy)) {
+			kref_get(&bufs->kref);
+			busy = bufs;
+		}
+	}
+	return busy;
+}
+
+/* @start: when the operation began, in jiffies.  0: try again; -EBUSY or -EINTR. */
+int vfio_pci_dma_buf_wait_set(struct vfio_pci_dma_bufs *busy, unsigned long start)
+{
+	int ret = vfio_pci_dma_bufs_wait(busy, &busy->nr_busy, start, VFIO_PCI_WAIT_CALL);
+
+	vfio_pci_dma_bufs_put(busy);
+	return ret;
+}
+
+/*
+ * The memory goes away, whatever importers do: waits for revoke_timeout_ms at most.  If the
+ * device is closed they have been waited for already.  Config space may be locked by the
+ * caller: memory_lock must not be taken here.
+ */
+void vfio_pci_dma_buf_revoke(struct vfio_pci_core_device *vdev, unsigned int cause)
+{
+	struct vfio_pci_dma_bufs *bufs = vdev->dma_bufs;
+	unsigned long start = jiffies;
+
+	if (bufs && !(vfio_pci_dma_bufs_change(bufs, 0, cause) & VFIO_PCI_REVOKED_CLOSED))
+		vfio_pci_dma_bufs_wait(bufs, &bufs->nr_busy, start, VFIO_PCI_WAIT_BOUNDED);
+}
+
+/* Undoes vfio_pci_dma_buf_revoke(), and does not wait for memory_lock either. */
+void vfio_pci_dma_buf_unrevoke(struct vfio_pci_core_device *vdev, unsigned int cause)
+{
+	if (vdev->dma_bufs)
+		vfio_pci_dma_bufs_change(vdev->dma_bufs, cause, 0);
+}
+
+/*
+ * The device is to be opened, is powered, and not enabled yet.  An error is over if it decodes
+ * memory: recovery from one that came while it was closed has left it without addresses.
+ */
+int vfio_pci_dma_buf_open_begin(struct vfio_pci_core_device *vdev)
+{
+	struct vfio_pci_dma_bufs *bufs = vdev->dma_bufs;
+
+	if (!bufs)
+		return 0;
+	vfio_pci_dma_bufs_retry(bufs);
+	if (atomic_read(&bufs->nr_busy))
+		return -EBUSY;
+	mutex_lock(&bufs->lock);
+	if (bufs->causes & VFIO_PCI_REVOKED_ERROR) {
+		bufs->causes &= ~VFIO_PCI_REVOKED_ERROR;
+		if (!vfio_pci_recovered(bufs->pdev))
+			bufs->causes |= VFIO_PCI_REVOKED_NO_BARS;
+	}
+	if (bufs->causes & VFIO_PCI_REVOKED_NO_BARS)
+		pci_notice_ratelimited(bufs->pdev,
+				       "after an error: no dma-bufs until the device is removed and rescanned\n");
+	mutex_unlock(&bufs->lock);
+	return 0;
+}
+
+/* The device is open, and has its virtual config space: buffers can be made. */
+void vfio_pci_dma_buf_open_end(struct vfio_pci_core_device *vdev)
+{
+	if (!vdev->dma_bufs)
+		return;
+	vfio_pci_lock_memory(vdev);
+	vfio_pci_dma_bufs_change(vdev->dma_bufs, VFIO_PCI_REVOKED_CLOSED, 0);
+	vfio_pci_unlock_memory(vdev);
+}
+
+/*
+ * The device is closed.  A buffer that is still mapped when the wait is over keeps its
+ * registration until it is unmapped; until then the device cannot be opened.
+ */
+void vfio_pci_dma_buf_close(struct vfio_pci_core_device *vdev)
+{
+	struct vfio_pci_dma_bufs *bufs = vdev->dma_bufs;
+	struct vfio_pci_dma_buf *buf, *next;
+
+	lockdep_assert_held(&vdev->vdev.dev_set->lock);
+
+	if (!bufs)
+		return;
+	vfio_pci_dma_buf_revoke(vdev, VFIO_PCI_REVOKED_CLOSED);
+
+	mutex_lock(&bufs->lock);
+	list_for_each_entry_safe(buf, next, &bufs->list, node) {
+		dma_resv_lock(buf->dmabuf->resv, NULL);
+		if (!buf->nr_maps)
+			vfio_pci_dma_buf_unregister(buf);
+		if (!atomic_read(&buf->nr_busy))
+			list_del_init(&buf->node);
+		dma_resv_unlock(buf->dmabuf->resv);
+	}
+	mutex_unlock(&bufs->lock);
+}
+
+/*
+ * While importers of a device that is being closed are late, it decodes no memory, and will
+ * not when its saved state is restored.  A virtual function's can't be switched off alone.
+ */
+void vfio_pci_dma_buf_disable_decode(struct vfio_pci_core_device *vdev)
+{
+	struct pci_dev *pdev = vdev->pdev;
+	u16 cmd;
+
+	if (!vdev->dma_bufs || !atomic_read(&vdev->dma_bufs->nr_busy))
+		return;
+	pci_read_config_word(pdev, PCI_COMMAND, &cmd);
+	pci_write_config_word(pdev, PCI_COMMAND, cmd & ~PCI_COMMAND_MEMORY);
+	pdev->saved_config_space[PCI_COMMAND / 4] &= ~PCI_COMMAND_MEMORY;
+}
+
+/*
+ * Revokes one buffer permanently.  -EBADFD: it was before, and is idle; -EBUSY: it is revoked,
+ * but an importer is late; -EINTR: the task is being killed.
+ */
+int vfio_pci_dma_buf_request(struct vfio_pci_dma_buf *buf)
+{
+	struct vfio_pci_dma_bufs *bufs = buf->bufs;
+	unsigned long start = jiffies;
+	int ret = 0;
+
+	mutex_lock(&bufs->lock);
+	if (buf->causes & VFIO_PCI_REVOKED_PERMANENTLY && !atomic_read(&buf->nr_busy))
+		ret = -EBADFD;
+	else
+		vfio_pci_dma_buf_update(buf, VFIO_PCI_REVOKED_REQUEST);
+	mutex_unlock(&bufs->lock);
+	return ret ?: vfio_pci_dma_bufs_wait(bufs, &buf->nr_busy, start, VFIO_PCI_WAIT_CALL);
+}

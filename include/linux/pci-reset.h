@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* To be told of resets of PCI functions, for drivers of functions that depend on others. */
+#ifndef _LINUX_PCI_RESET_H
+#define _LINUX_PCI_RESET_H
+
+struct notifier_block;
+
+/* What a notifier is called with. */
+#define PCI_RESET_PREPARE	0
+#define PCI_RESET_DONE		1
+
+int pci_register_reset_notifier(struct notifier_block *nb);
+void pci_unregister_reset_notifier(struct notifier_block *nb);
+
+#endif /* _LINUX_PCI_RESET_H */
