@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * VFIO PCI: dma-bufs of virtual functions, whose memory goes away when the physical function
- * is reset: by whoever has that, be it VFIO or a driver of its own.
+ * is reset, by VFIO or by a driver of its own.
  */
 #include <linux/notifier.h>
 #include <linux/pci.h>

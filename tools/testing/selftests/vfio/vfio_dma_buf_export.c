@@ -292,7 +292,7 @@ TEST_F(export, many_buffers)
 		close(fds[i * 77 % 200]);
 }
 
-/* Who cannot be told to let go may not have it. */
+/* An importer that cannot be told to unmap may not have it. */
 TEST_F(export, importers_refused)
 {
 	int fd = export_range(&self->vfio, RAM_BAR, 0, PAGE), importer;

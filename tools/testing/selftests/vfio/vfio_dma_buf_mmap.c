@@ -6,7 +6,7 @@
  * vfio_dma_buf_revoke.
  */
 #include "vfio_util.h"
-#include "vfio_borrower.h"
+#include "vfio_receiver.h"
 
 #include <signal.h>
 #include <sys/resource.h>
@@ -433,7 +433,7 @@ TEST_F(mapped, revoke_bad_input)
 		close(heap);
 }
 
-/* Importers lose it too; one that does not let go keeps it, and so does everybody else. */
+/* Importers lose it too, and one that is late does not keep it for the others. */
 TEST_F(mapped, revoke_with_importers)
 {
 	long timeout = vfio_parameter("revoke_timeout_ms", 500);
@@ -475,22 +475,22 @@ TEST_F(mapped, revoke_with_importers)
 
 TEST_F(mapped, lent_and_taken_back)
 {
-	struct borrower borrower = {};
+	struct receiver receiver = {};
 
-	borrower_start(&borrower, self->dmabuf, 8, PAGE + 16);
-	EXPECT_TRUE(borrower_gets_through(&borrower));
+	receiver_start(&receiver, self->dmabuf, 8, PAGE + 16);
+	EXPECT_TRUE(receiver_gets_through(&receiver));
 	EXPECT_NE(self->bar[(2 * PAGE + 16) / 8], 0);
 	for (int i = 0; i < 3; i++) {
 		ASSERT_EQ(vfio_memory(&self->vfio, false), 0);
-		EXPECT_TRUE(borrower_is_refused(&borrower));
+		EXPECT_TRUE(receiver_is_refused(&receiver));
 		ASSERT_EQ(vfio_memory(&self->vfio, true), 0);
-		EXPECT_TRUE(borrower_gets_through(&borrower));
+		EXPECT_TRUE(receiver_gets_through(&receiver));
 	}
 	ASSERT_EQ(dmabuf_revoke(&self->vfio, self->dmabuf), 0);
 	self->bar[(2 * PAGE + 16) / 8] = 0;
-	EXPECT_TRUE(borrower_is_refused(&borrower));
+	EXPECT_TRUE(receiver_is_refused(&receiver));
 	EXPECT_EQ(self->bar[(2 * PAGE + 16) / 8], 0);
-	borrower_end(&borrower);
+	receiver_end(&receiver);
 }
 
 /* Races */
@@ -503,7 +503,7 @@ TEST_F_TIMEOUT(mapped, races, 120)
 {
 	int whole = export_range(&self->vfio, RAM_BAR, 0, 4 * HUGE);
 	uint64_t end = milliseconds() + 30000;
-	struct borrower borrowers[3] = {};
+	struct receiver receivers[3] = {};
 	volatile uint64_t *window;
 	char *map, witness[16];
 	pid_t forker;
@@ -514,10 +514,10 @@ TEST_F_TIMEOUT(mapped, races, 120)
 	map = mmap(NULL, 4 * HUGE, RW, MAP_SHARED, whole, 0);
 	ASSERT_NE(map, MAP_FAILED);
 	for (int i = 0; i < 3; i++)
-		borrower_start(&borrowers[i], whole, i * HUGE, i * HUGE + 8);
+		receiver_start(&receivers[i], whole, i * HUGE, i * HUGE + 8);
 	/* They could not map it while it is revoked. */
 	for (int i = 0; i < 3; i++)
-		ASSERT_TRUE(borrower_gets_through(&borrowers[i]));
+		ASSERT_TRUE(receiver_gets_through(&receivers[i]));
 	forker = fork();
 	ASSERT_GE(forker, 0);
 	if (!forker) {
@@ -539,15 +539,15 @@ TEST_F_TIMEOUT(mapped, races, 120)
 		for (int i = 0; i < 4; i++)
 			window[(i * HUGE + 8) / 8] = 0;
 		for (int i = 0; i < 3; i++)
-			EXPECT_TRUE(borrower_is_refused(&borrowers[i]));
+			EXPECT_TRUE(receiver_is_refused(&receivers[i]));
 		for (int i = 0; i < 4; i++)
 			EXPECT_EQ(window[(i * HUGE + 8) / 8], 0);
 		ASSERT_EQ(vfio_memory(&self->vfio, true), 0);
 		for (int i = 0; i < 3; i++)
-			EXPECT_TRUE(borrower_gets_through(&borrowers[i]));
+			EXPECT_TRUE(receiver_gets_through(&receivers[i]));
 	}
 	for (int i = 0; i < 3; i++)
-		borrower_end(&borrowers[i]);
+		receiver_end(&receivers[i]);
 	kill(forker, SIGKILL);
 	waitpid(forker, NULL, 0);
 	munmap((void *)window, RAM_SIZE);

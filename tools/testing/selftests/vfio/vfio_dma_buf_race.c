@@ -301,7 +301,7 @@ FIXTURE_SETUP(race)
 	device_bind(race->edu, "dma_buf_test_importer");
 	device_bind(race->name, "vfio-pci");
 	self->before = held();
-	/* All let go in the end, but in a crowd, on a slow machine, not soon. */
+	/* All unmap in the end, but in a crowd, on a slow machine, not soon. */
 	self->timeout = vfio_parameter("revoke_timeout_ms", 60000);
 	pthread_mutex_init(&race->lock, NULL);
 	race->interface = variant->interface;
@@ -358,7 +358,7 @@ TEST_F_TIMEOUT(race, all, 300)
 }
 
 /*
- * Whoever uses a BAR first claims it for all: by mmap(), by a dma-buf, by reading.  The device
+ * The first use of a BAR claims it for all: by mmap(), by a dma-buf, by reading.  The device
  * is one that is not reset when it is opened, which would take a second each time.
  */
 struct claim {

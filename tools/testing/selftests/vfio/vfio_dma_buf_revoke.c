@@ -9,7 +9,7 @@
  * the time.
  */
 #include "vfio_util.h"
-#include "vfio_borrower.h"
+#include "vfio_receiver.h"
 
 #include <poll.h>
 #include <pthread.h>
@@ -41,7 +41,7 @@ static const struct vfio_region_dma_range ranges[] = {
  * @bar: which of its
  * @dmabuf: the dma-buf
  * @importer: attached to it
- * @borrower: has it mapped
+ * @receiver: has it mapped
  * @faults: page faults of its that have been seen
  * @window: another way to the bytes, which does not go away; NULL: there is none
  * @notified: calls of move_notify that have been seen
@@ -51,7 +51,7 @@ struct live {
 	unsigned int bar;
 	int dmabuf;
 	int importer;
-	struct borrower borrower;
+	struct receiver receiver;
 	long faults;
 	volatile uint64_t *window;
 	uint32_t notified;
@@ -85,7 +85,7 @@ FIXTURE_SETUP(revoke)
 
 static void live_close(struct live *live)
 {
-	borrower_end(&live->borrower);
+	receiver_end(&live->receiver);
 	if (live->importer >= 0)
 		close(live->importer);
 	if (live->dmabuf >= 0)
@@ -114,10 +114,10 @@ static void live_import(struct __test_metadata *_metadata, struct live *live,
 	ASSERT_EQ(importer_map(live->importer), 0);
 	ASSERT_EQ(importer_loop(live->importer, LOOP), 0);
 	ASSERT_TRUE(importer_copies(live->importer, 1));
-	borrower_start(&live->borrower, live->dmabuf, 0, LENT);
-	ASSERT_TRUE(borrower_gets_through(&live->borrower));
-	ASSERT_TRUE(borrower_gets_through(&live->borrower));
-	live->faults = borrower_faults(&live->borrower);
+	receiver_start(&live->receiver, live->dmabuf, 0, LENT);
+	ASSERT_TRUE(receiver_gets_through(&live->receiver));
+	ASSERT_TRUE(receiver_gets_through(&live->receiver));
+	live->faults = receiver_faults(&live->receiver);
 }
 
 static void live_start(struct __test_metadata *_metadata, FIXTURE_DATA(revoke) *self,
@@ -141,7 +141,7 @@ static void live_start(struct __test_metadata *_metadata, FIXTURE_DATA(revoke) *
 	}
 }
 
-/* The importer was told, has let go, and does DMA no more. */
+/* The importer was told, has unmapped, and does DMA no more. */
 static void expect_stopped(struct __test_metadata *_metadata, struct live *live)
 {
 	struct dma_buf_importer_status status = importer_status(live->importer);
@@ -173,7 +173,7 @@ static void expect_revoked(struct __test_metadata *_metadata, struct live *live,
 	expect_stopped(_metadata, live);
 	EXPECT_EQ(importer_map(live->importer), -ENODEV);
 	EXPECT_EQ(importer_attach(edu, live->dmabuf, 0), -ENODEV);
-	EXPECT_TRUE(borrower_is_refused(&live->borrower));
+	EXPECT_TRUE(receiver_is_refused(&live->receiver));
 	if (live->window)
 		EXPECT_EQ(live->window[LENT_IN_BAR / 8], OURS);
 }
@@ -197,10 +197,10 @@ static void expect_restored(struct __test_metadata *_metadata, struct live *live
 				DMA_BUF_IMPORTER_TO_SLICE), 0);
 	EXPECT_EQ(vfio_region_rw(&live->vfio, live->bar, LOOP_IN_BAR, &seen, 8, false), 0);
 	EXPECT_EQ(seen, FORCED);
-	EXPECT_TRUE(borrower_gets_through(&live->borrower));
+	EXPECT_TRUE(receiver_gets_through(&live->receiver));
 	/* Its mapping was gone meanwhile, even if that was too short for it to notice. */
-	EXPECT_GT(borrower_faults(&live->borrower), live->faults);
-	live->faults = borrower_faults(&live->borrower);
+	EXPECT_GT(receiver_faults(&live->receiver), live->faults);
+	live->faults = receiver_faults(&live->receiver);
 }
 
 /* After a call that has taken the memory away, and brought it back. */
@@ -656,7 +656,7 @@ TEST_F(revoke, close)
 	vfio_close(&live->vfio);
 	expect_dead(_metadata, live, self->edu);
 
-	/* For good: who opens the device again gets new buffers, and not this one. */
+	/* Permanently: when the device is opened again, it is not restored. */
 	vfio_get(&live->vfio, RAM, variant->interface);
 	EXPECT_EQ(importer_map(live->importer), -ENODEV);
 	fresh = export_range(&live->vfio, RAM_BAR, 0, PAGE);
@@ -891,7 +891,7 @@ TEST_F(revoke, fence_of_no_mapping)
 	close(other);
 }
 
-/* Whoever wants the dma-buf back as soon as it can gets it, but not while it is revoked. */
+/* An importer that maps again as soon as it can succeeds, but not while it is revoked. */
 TEST_F(revoke, eager)
 {
 	live_start(_metadata, self, RAM, variant->interface, DMA_BUF_IMPORTER_REMAP);

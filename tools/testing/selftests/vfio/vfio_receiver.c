@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
-/* See vfio_borrower.h. */
-#include "vfio_borrower.h"
+/* See vfio_receiver.h. */
+#include "vfio_receiver.h"
 #include "vfio_util.h"
 
 #include <pthread.h>
@@ -56,7 +56,7 @@ static void on_sigbus(int signal)
 
 struct thread {
 	volatile uint64_t *word;
-	struct borrower_access *access;
+	struct receiver_access *access;
 };
 
 static void *read_for_ever(void *data)
@@ -98,11 +98,11 @@ static volatile uint64_t *map_word(int fd, size_t offset, int prot)
 	return (volatile uint64_t *)(page + offset % PAGE);
 }
 
-static void borrow(int socket, struct borrower_access *access, size_t reads, size_t writes)
+static void borrow(int socket, struct receiver_access *access, size_t reads, size_t writes)
 {
 	struct sigaction action = { .sa_handler = on_sigbus };
-	struct thread reader = { .access = &access[BORROWER_READS] };
-	struct thread writer = { .access = &access[BORROWER_WRITES] };
+	struct thread reader = { .access = &access[RECEIVER_READS] };
+	struct thread writer = { .access = &access[RECEIVER_WRITES] };
 	pthread_t thread;
 	int fd;
 
@@ -121,49 +121,49 @@ static void borrow(int socket, struct borrower_access *access, size_t reads, siz
 	write_for_ever(&writer);
 }
 
-void borrower_start(struct borrower *borrower, int dmabuf, size_t reads, size_t writes)
+void receiver_start(struct receiver *receiver, int dmabuf, size_t reads, size_t writes)
 {
 	int sockets[2];
 
-	borrower->access = mmap(NULL, PAGE, PROT_READ | PROT_WRITE,
+	receiver->access = mmap(NULL, PAGE, PROT_READ | PROT_WRITE,
 				MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	if (borrower->access == MAP_FAILED ||
+	if (receiver->access == MAP_FAILED ||
 	    socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets))
-		die("borrower");
-	borrower->pid = fork();
-	if (borrower->pid < 0)
+		die("receiver");
+	receiver->pid = fork();
+	if (receiver->pid < 0)
 		die("fork");
-	if (!borrower->pid)
-		borrow(sockets[1], borrower->access, reads, writes);
+	if (!receiver->pid)
+		borrow(sockets[1], receiver->access, reads, writes);
 	send_fd(sockets[0], dmabuf);
 	close(sockets[0]);
 	close(sockets[1]);
 }
 
-void borrower_end(struct borrower *borrower)
+void receiver_end(struct receiver *receiver)
 {
-	if (!borrower->pid)
+	if (!receiver->pid)
 		return;
-	kill(borrower->pid, SIGKILL);
-	waitpid(borrower->pid, NULL, 0);
-	munmap(borrower->access, PAGE);
-	borrower->pid = 0;
+	kill(receiver->pid, SIGKILL);
+	waitpid(receiver->pid, NULL, 0);
+	munmap(receiver->access, PAGE);
+	receiver->pid = 0;
 }
 
-static struct borrower_access look(const struct borrower *borrower, int which)
+static struct receiver_access look(const struct receiver *receiver, int which)
 {
-	return (struct borrower_access) {
-		.done = __atomic_load_n(&borrower->access[which].done, __ATOMIC_SEQ_CST),
-		.refused = __atomic_load_n(&borrower->access[which].refused,
+	return (struct receiver_access) {
+		.done = __atomic_load_n(&receiver->access[which].done, __ATOMIC_SEQ_CST),
+		.refused = __atomic_load_n(&receiver->access[which].refused,
 					   __ATOMIC_SEQ_CST),
 	};
 }
 
-static bool more(const struct borrower *borrower, int which, struct borrower_access than,
+static bool more(const struct receiver *receiver, int which, struct receiver_access than,
 		 bool refused)
 {
 	for (int i = 0; i < 1000; i++) {
-		struct borrower_access now = look(borrower, which);
+		struct receiver_access now = look(receiver, which);
 
 		if (refused ? now.refused > than.refused : now.done > than.done)
 			return true;
@@ -172,46 +172,46 @@ static bool more(const struct borrower *borrower, int which, struct borrower_acc
 	return false;
 }
 
-bool borrower_gets_through(struct borrower *borrower)
+bool receiver_gets_through(struct receiver *receiver)
 {
-	struct borrower_access reads = look(borrower, BORROWER_READS);
-	struct borrower_access writes = look(borrower, BORROWER_WRITES);
+	struct receiver_access reads = look(receiver, RECEIVER_READS);
+	struct receiver_access writes = look(receiver, RECEIVER_WRITES);
 
-	return more(borrower, BORROWER_READS, reads, false) &&
-	       more(borrower, BORROWER_WRITES, writes, false);
+	return more(receiver, RECEIVER_READS, reads, false) &&
+	       more(receiver, RECEIVER_WRITES, writes, false);
 }
 
 /*
  * An access that was made before the memory went away may be counted after.  Once a
  * thread has been refused since, it has no such access left.
  */
-bool borrower_is_refused(struct borrower *borrower)
+bool receiver_is_refused(struct receiver *receiver)
 {
-	struct borrower_access before[2], after[2];
+	struct receiver_access before[2], after[2];
 
 	for (int i = 0; i < 2; i++)
-		if (!more(borrower, i, look(borrower, i), true))
+		if (!more(receiver, i, look(receiver, i), true))
 			return false;
 	for (int i = 0; i < 2; i++)
-		before[i] = look(borrower, i);
+		before[i] = look(receiver, i);
 	for (int i = 0; i < 2; i++)
-		if (!more(borrower, i, before[i], true))
+		if (!more(receiver, i, before[i], true))
 			return false;
 	for (int i = 0; i < 2; i++) {
-		after[i] = look(borrower, i);
+		after[i] = look(receiver, i);
 		if (after[i].done != before[i].done)
 			return false;
 	}
 	return true;
 }
 
-long borrower_faults(const struct borrower *borrower)
+long receiver_faults(const struct receiver *receiver)
 {
 	long faults = -1;
 	char path[32];
 	FILE *f;
 
-	snprintf(path, sizeof(path), "/proc/%d/stat", borrower->pid);
+	snprintf(path, sizeof(path), "/proc/%d/stat", receiver->pid);
 	f = fopen(path, "r");
 	/* Its name has neither blanks nor brackets. */
 	if (!f || fscanf(f, "%*s %*s %*s %*s %*s %*s %*s %*s %*s %ld", &faults) != 1)
