@@ -851,37 +851,28 @@ static int udmabuf_check_memfds(const struct udmabuf_create_item *items, u32 cou
 }
 
 /*
- * Takes over the one pin that the caller has on @folio, also when it fails.  -EAGAIN:
- * the folio is not the memfd's any more.
- *
- * khugepaged and reclaim look at a folio's references and then take it from its
- * file, holding its lock: a pin that came in between is not seen.  Once we have had
- * the lock, it is, or the folio has gone.
- *
  * What is written through the dma-buf reaches no page table or folio flag that
  * reclaim looks at: for it, a folio that was clean when it was pinned would be
- * clean, and could be dropped, when it is unpinned.
+ * clean, and could be dropped, when it is unpinned.  While it is pinned a dirty folio
+ * stays dirty: reclaim leaves pinned folios alone.
  */
-static int udmabuf_add_folio(struct udmabuf *ub, struct address_space *mapping,
-			     struct folio *folio, unsigned long first, u32 nr)
+static void udmabuf_keep_dirty(const struct udmabuf *ub, struct folio *folio)
 {
-	bool is_ours;
-	int merged;
+	if (!ub->readonly && unlikely(!folio_test_dirty(folio)))
+		set_page_dirty_lock(&folio->page);
+}
 
-	folio_lock(folio);
-	is_ours = folio->mapping == mapping;
-	if (is_ours && !ub->readonly && !folio_test_dirty(folio))
-		folio_mark_dirty(folio);
-	folio_unlock(folio);
-	if (!is_ours) {
-		unpin_folio(folio);
-		return -EAGAIN;
-	}
+/* How many of the folios are small, and contiguous in memory; at least 1. */
+static long udmabuf_small_folios(const struct udmabuf *ub, struct folio **folios, long n)
+{
+	unsigned long pfn = folio_pfn(folios[0]);
+	long i = 0;
 
-	merged = udmabuf_append(ub, folio_pfn(folio) + first, nr);
-	if (merged < 0 || udmabuf_pin_is_spare(merged, first))
-		unpin_folio(folio);
-	return min(merged, 0);
+	do {
+		udmabuf_keep_dirty(ub, folios[i]);
+		i++;
+	} while (i < n && folio_pfn(folios[i]) == pfn + i && !folio_test_large(folios[i]));
+	return i;
 }
 
 /**
@@ -893,6 +884,7 @@ static int udmabuf_add_folio(struct udmabuf *ub, struct address_space *mapping,
  * @pos: next byte of the memfd to pin
  * @end: where the range that @pos is in ends
  * @folios: scratch space for UDMABUF_HOLD_FOLIOS pointers
+ * @last: the last large folio
  * @is_list: there can be other ranges with pages of the same folios
  * @rests: what is charged of large folios and not listed yet, by frame number
  */
@@ -904,6 +896,7 @@ struct udmabuf_pinner {
 	u64 pos;
 	u64 end;
 	struct folio **folios;
+	const struct folio *last;
 	bool is_list;
 	struct xarray rests;
 };
@@ -922,9 +915,10 @@ static int udmabuf_charge_rest(struct udmabuf *ub, struct udmabuf_pinner *p,
 	void *entry = NULL;
 	int ret;
 
-	/* The end of a hold cuts a folio, and its first piece has stood for all. */
-	if (first && p->pos != p->start)
+	/* The end of a hold cut the folio, and its first piece stood for all of it. */
+	if (first && p->pos != p->start && folio == p->last)
 		return 0;
+	p->last = folio;
 	nr = min_t(u64, size - first, (p->end - p->pos) >> PAGE_SHIFT);
 	if (p->is_list)
 		entry = xa_load(&p->rests, folio_pfn(folio));
@@ -942,6 +936,21 @@ static int udmabuf_charge_rest(struct udmabuf *ub, struct udmabuf_pinner *p,
 		return 0;
 	return xa_err(xa_store(&p->rests, folio_pfn(folio), xa_mk_value(rest),
 			       GFP_KERNEL_ACCOUNT));
+}
+
+/* Takes over the pin on a large folio, or a part of it, unless it fails. */
+static int udmabuf_add_large(struct udmabuf *ub, struct udmabuf_pinner *p,
+			     struct folio *folio, unsigned long first, u32 nr)
+{
+	int ret = udmabuf_charge_rest(ub, p, folio, first);
+
+	if (ret)
+		return ret;
+	udmabuf_keep_dirty(ub, folio);
+	ret = udmabuf_append(ub, folio_pfn(folio) + first, nr);
+	if (ret >= 0 && udmabuf_pin_is_spare(ret, first))
+		unpin_folio(folio);
+	return ret;
 }
 
 /* Items that go on where the one before them ended are one range. */
@@ -964,38 +973,38 @@ static bool udmabuf_next_range(struct udmabuf_pinner *p)
 
 /*
  * Pins one piece of the range at hand: at most @max_folios folios and @max_bytes
- * bytes.  Returns the number of folios, which is 0 if the first one was taken from
- * the memfd while we looked: then it has to be looked up again.
+ * bytes.  Returns the number of folios.
  */
 static long udmabuf_pin_piece(struct udmabuf *ub, struct udmabuf_pinner *p,
 			      unsigned int max_folios, u64 max_bytes)
 {
 	u64 end = min(p->end, p->pos + max_bytes);
 	pgoff_t offset;
-	long n, i;
+	long n, i, nr;
 	int ret;
 
 	n = memfd_pin_folios(p->memfd, p->pos, end - 1, p->folios, max_folios,
 			     &offset);
-	if (n <= 0)
+	if (unlikely(n <= 0))
 		return n ?: -EINVAL;
 
-	for (i = 0; i < n; i++) {
+	for (i = 0; i < n; i += nr) {
 		struct folio *folio = p->folios[i];
-		u64 len = min(folio_size(folio) - offset, end - p->pos);
+		u64 len;
 
-		ret = 0;
-		if (folio_test_large(folio))
-			ret = udmabuf_charge_rest(ub, p, folio, offset >> PAGE_SHIFT);
-		if (ret) {
+		if (!folio_test_large(folio)) {
+			nr = udmabuf_small_folios(ub, p->folios + i, n - i);
+			len = (u64)nr << PAGE_SHIFT;
+			ret = udmabuf_append(ub, folio_pfn(folio), nr);
+		} else {
+			nr = 1;
+			len = min(folio_size(folio) - offset, end - p->pos);
+			ret = udmabuf_add_large(ub, p, folio, offset >> PAGE_SHIFT,
+						len >> PAGE_SHIFT);
+		}
+		if (unlikely(ret < 0)) {
 			unpin_folios(p->folios + i, n - i);
 			return ret;
-		}
-		ret = udmabuf_add_folio(ub, p->memfd->f_mapping, folio,
-					offset >> PAGE_SHIFT, len >> PAGE_SHIFT);
-		if (ret) {
-			unpin_folios(p->folios + i + 1, n - i - 1);
-			return ret == -EAGAIN ? i : ret;
 		}
 		p->pos += len;
 		offset = 0;
@@ -1021,7 +1030,7 @@ static int udmabuf_pin_hold(struct udmabuf *ub, struct udmabuf_pinner *p)
 		u64 start = p->pos;
 
 		ret = udmabuf_pin_piece(ub, p, folios, bytes);
-		if (ret <= 0)
+		if (ret < 0)
 			break;
 		folios -= ret;
 		bytes -= p->pos - start;

@@ -556,10 +556,12 @@ TEST_F(limit, parameter)
 }
 
 #define THREADS		4
-#define ROUNDS		200
+#define ROUNDS		2000
+#define RACE_LIMIT_MB	1
+#define RACE_SIZE	(96 * PAGE)	/* 3/8 of it: small, so that they meet often */
 
 /**
- * struct racer - threads that make and close buffers of 3/8 of the limit
+ * struct racer - threads that make and close buffers of RACE_SIZE bytes
  * @dev: /dev/udmabuf
  * @memfd: where the pages come from
  * @alive: buffers that there are now
@@ -579,7 +581,7 @@ static void *race(void *arg)
 	struct racer *r = arg;
 
 	for (int i = 0; i < ROUNDS; i++) {
-		int fd = udmabuf_create(r->dev, r->memfd, 0, LIMIT / 8 * 3), alive;
+		int fd = udmabuf_create(r->dev, r->memfd, 0, RACE_SIZE), alive;
 
 		if (fd < 0)
 			continue;
@@ -587,7 +589,6 @@ static void *race(void *arg)
 		if (alive > __atomic_load_n(&r->most, __ATOMIC_SEQ_CST))
 			__atomic_store_n(&r->most, alive, __ATOMIC_SEQ_CST);
 		__atomic_add_fetch(&r->made, 1, __ATOMIC_SEQ_CST);
-		sched_yield();
 		__atomic_sub_fetch(&r->alive, 1, __ATOMIC_SEQ_CST);
 		close(fd);
 	}
@@ -600,6 +601,7 @@ TEST_F_TIMEOUT(limit, racing_threads, 300)
 	struct racer r = { .dev = self->dev, .memfd = self->memfd };
 	pthread_t threads[THREADS];
 
+	udmabuf_parameter("user_limit_mb", RACE_LIMIT_MB);
 	for (int i = 0; i < THREADS; i++)
 		ASSERT_EQ(pthread_create(&threads[i], NULL, race, &r), 0);
 	for (int i = 0; i < THREADS; i++)
