@@ -9,6 +9,7 @@ help:
 	@echo "make demo     a guest's framebuffer through a udmabuf: out/framebuffer.png"
 	@echo "make check    all tests, in virtual machines, and lint"
 	@echo "make bench    what it costs, against the base, in instructions: out/bench.md"
+	@echo "              (MAINLINE=1: against Linux 7.3 as well, which is built first)"
 	@echo "make kcsan    the range helper's tests under the data race detector"
 	@echo "make kernel   both kernels, plain and debug"
 	@echo "make shell    a shell in a virtual machine (KERNEL=plain or debug)"
@@ -43,7 +44,8 @@ check: kernel
 
 bench: tree
 	@scripts/build plain base
-	@scripts/bench
+	@$(if $(MAINLINE),scripts/fetch mainline && scripts/build mainline)
+	@scripts/bench $(if $(MAINLINE),--mainline)
 	@scripts/bench-hmm
 	@scripts/bench-vfio
 
