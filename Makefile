@@ -3,12 +3,14 @@
 # The front door.  Everything is made under build/ and out/.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check bench kcsan kernel shell lint tree refresh clean
+.PHONY: help demo demo-frames check bench kcsan kernel shell lint tree refresh clean
 
 help:
 	@echo "make demo     a guest's framebuffer through a udmabuf: out/framebuffer.png"
+	@echo "make demo-frames  windows that move, as compositors show them: out/frames.png"
 	@echo "make check    all tests, in virtual machines, and lint"
 	@echo "make bench    what it costs, against the base, in instructions: out/bench.md"
+	@echo "              (MAINLINE=1: against Linux 7.3 as well, which is built first)"
 	@echo "make kcsan    the range helper's tests under the data race detector"
 	@echo "make kernel   both kernels, plain and debug"
 	@echo "make shell    a shell in a virtual machine (KERNEL=plain or debug)"
@@ -38,12 +40,17 @@ demo: tree
 	@scripts/build plain
 	@scripts/demo
 
+demo-frames: tree
+	@scripts/build plain
+	@scripts/frames
+
 check: kernel
 	@scripts/check
 
 bench: tree
 	@scripts/build plain base
-	@scripts/bench
+	@$(if $(MAINLINE),scripts/fetch mainline && scripts/build mainline)
+	@scripts/bench $(if $(MAINLINE),--mainline)
 	@scripts/bench-hmm
 	@scripts/bench-vfio
 	@scripts/bench-iommufd

@@ -11,41 +11,22 @@ udmabufs that it sees them through.
 
 import argparse
 import json
-import os
 import re
-import selectors
 import shutil
 import socket
-import subprocess
 import sys
-import time
 from pathlib import Path
 
-SHARE = Path("/run/share")
+from nested import SHARE, Failed, Guest, memfd, qemu, reserve, say
+
 QMP = "/run/qmp"
 DEVICE = Path("/dev/udmabuf")
 BUFINFO = Path("/sys/kernel/debug/dma_buf/bufinfo")
 BUFFERS = Path("/sys/kernel/debug/udmabuf/buffers")     # our driver has it
-HUGEPAGES = Path("/proc/sys/vm/nr_hugepages")
 
 WIDTH, HEIGHT = 1024, 768
 FRAMEBUFFER = 4 * WIDTH * HEIGHT
-MEGABYTES = 256             # of the guest's memory
 SECONDS = 780               # for everything; scripts/demo allows a little more
-
-# What makes the guest's kernel quick to boot: no ACPI, whose interpreter is
-# slow work for an emulated processor, no calibrations, no text console.  (So the
-# guest cannot power off; it reboots, and -no-reboot makes that the end of QEMU.)
-PARAMETERS = ("console=ttyS0 quiet panic=-1 acpi=off no_timer_check tsc=reliable "
-              "drm_kms_helper.fbdev_emulation=0")
-
-
-class Failed(Exception):
-    pass
-
-
-def say(text):
-    print(f"  {text}", flush=True)
 
 
 def udmabufs():
@@ -78,99 +59,10 @@ def state(pid=None):
             "mappings": mappings(pid) if pid else []}
 
 
-def reserve(count):
-    """Huge pages for the guest's memory."""
-    HUGEPAGES.write_text(str(count))
-    got = int(HUGEPAGES.read_text())
-    if got < count:
-        raise Failed(f"{count} huge pages wanted, the kernel has {got}: "
-                     "the machine needs more memory")
-
-
 def command(args):
-    """QEMU's command line: as plain a guest as the display needs."""
-    huge = ",hugetlb=on,hugetlbsize=2M" if args.hugetlb else ""
-    return [
-        "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-no-reboot",
-        "-machine", "q35,memory-backend=mem,sata=off,smbus=off",
-        "-object", f"memory-backend-memfd,id=mem,size={MEGABYTES}M,share=on{huge}",
-        "-m", f"{MEGABYTES}M",
-        # With -icount the guest's time is counted in instructions.  Otherwise its
-        # timer interrupts, on time for a processor as slow as this one, take most
-        # of the processor.
-        "-accel", "tcg", "-cpu", "qemu64", "-smp", "1", "-icount", "shift=4",
-        "-vga", "none", "-display", "none",
-        "-device", f"virtio-gpu-pci,blob=true,xres={WIDTH},yres={HEIGHT}",
-        "-qmp", f"unix:{QMP},server=on,wait=off",
-        "-chardev", "stdio,id=serial,signal=off", "-serial", "chardev:serial",
-        "-kernel", str(args.kernel), "-initrd", str(args.initramfs),
-        "-append", PARAMETERS]
-
-
-class Guest:
-    """QEMU and what its guest says on the serial console."""
-
-    def __init__(self, args):
-        self.start = time.monotonic()
-        self.process = subprocess.Popen(
-            command(args), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT)
-        self.log = open(SHARE / "demo-guest.log", "wb")
-        self.rest = b""         # of a line that has not ended
-        self.lines = []         # that nobody has looked at
-        self.last = "nothing"
-        self.selector = selectors.DefaultSelector()
-        self.selector.register(self.process.stdout, selectors.EVENT_READ)
-
-    def seconds(self):
-        return time.monotonic() - self.start
-
-    def read(self):
-        """Takes what has come; tells if there may be more."""
-        if not self.selector.select(timeout=15):
-            say(f"... {self.seconds():.0f} s, the guest is at work")
-            return True
-        data = os.read(self.process.stdout.fileno(), 65536)
-        self.log.write(data)
-        self.log.flush()
-        *lines, self.rest = (self.rest + data).split(b"\n")
-        self.lines += [line.decode(errors="replace").strip() for line in lines]
-        return bool(data)
-
-    def next_line(self):
-        while not self.lines:
-            if self.seconds() > SECONDS:
-                raise Failed(f"the guest is not done in {SECONDS} s; its last words: "
-                             f"{self.last}")
-            if not self.read():
-                return None
-        self.last = self.lines.pop(0) or self.last
-        return self.last
-
-    def wait_for(self, text):
-        while (line := self.next_line()) is not None:
-            if "failed:" in line or "Kernel panic" in line:
-                raise Failed(f"the guest says: {line}")
-            if text in line:
-                say(f"{text} ({self.seconds():.0f} s)")
-                return
-        raise Failed(f'the guest ended before "{text}"; its last words: {self.last}')
-
-    def go_on(self):
-        self.process.stdin.write(b"go on\n")
-        self.process.stdin.flush()
-
-    def wait_for_end(self):
-        while self.next_line() is not None:
-            pass
-        if self.process.wait():
-            raise Failed(f"QEMU ended with status {self.process.returncode}")
-
-    def close(self):
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
-        self.log.close()
+    return qemu(args, *memfd(args.hugetlb),
+                "-device", f"virtio-gpu-pci,blob=true,xres={WIDTH},yres={HEIGHT}",
+                "-qmp", f"unix:{QMP},server=on,wait=off")
 
 
 def ask(stream, order, **arguments):
@@ -210,8 +102,7 @@ def check_shown(seen):
 
 
 def show(args, report):
-    guest = Guest(args)
-    try:
+    with Guest(command(args), "demo-guest.log", SECONDS) as guest:
         guest.wait_for("first process runs")
         for number in 1, 2:
             guest.wait_for(f"picture {number} shown")
@@ -220,8 +111,6 @@ def show(args, report):
             check_shown(seen)
             guest.go_on()
         guest.wait_for_end()
-    finally:
-        guest.close()
     report["seconds"] = round(guest.seconds())
 
 
@@ -229,7 +118,7 @@ def demo(args, report):
     if not DEVICE.exists():
         raise Failed(f"this kernel has no udmabuf ({DEVICE} is missing)")
     if args.hugetlb:
-        reserve(MEGABYTES // 2)
+        reserve()
     report["before"] = state()
     say("starting QEMU; its guest, emulated in an emulated machine, boots in about a")
     say("minute, or two where the machine is busy")

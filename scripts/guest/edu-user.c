@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * First and only process of the guest that scripts/passthrough gives a device to: uses
+ * First and only process of the guest that scripts/passthrough gives devices to: uses
  * QEMU's "edu", which its machine has from another machine's VFIO, resets it, and uses
- * it again.
+ * it again.  If there is an "ivshmem" as well, edu's DMA goes to that device's memory
+ * and back: as it is, after its memory decoding was off, after its reset, and after a
+ * reset that nobody here knows of.
  *
  * It tells on standard output, which is the serial console, how far it has got; the last
  * line is "passed", or begins with "failed:".
@@ -24,6 +26,7 @@
 
 #define DEVICES		"/sys/bus/pci/devices"
 #define PAGE		4096
+#define RAM_SIZE	(64UL << 20)
 
 #define EDU_ID		0x00
 #define EDU_LIVENESS	0x04	/* reads as the complement of what was written */
@@ -35,8 +38,20 @@
 #define EDU_COMMAND	0x98	/* 1: into the buffer; 3: out of it; bit 0: running */
 #define EDU_BUFFER	0x40000
 
-static char device[300];
-static volatile char *regs;
+#define COMMAND_MEMORY	2
+#define COMMAND_MASTER	4
+
+struct device {
+	uint32_t id;
+	unsigned int bar;	/* the one that is mapped */
+	size_t size;		/* of it */
+	uint64_t bus;		/* its address, for other devices */
+	volatile char *map;
+	char path[300];
+};
+
+static struct device edu = { .id = 0x11e81234, .bar = 0, .size = 1 << 20 };
+static struct device ivshmem = { .id = 0x11101af4, .bar = 2, .size = RAM_SIZE };
 
 /* The machine has no ACPI to power off with; a reboot is the end of QEMU. */
 static noreturn void end_machine(void)
@@ -63,17 +78,17 @@ static void check(int good, const char *what)
 
 static uint32_t get(unsigned int at)
 {
-	return *(volatile uint32_t *)(regs + at);
+	return *(volatile uint32_t *)(edu.map + at);
 }
 
 static void set(unsigned int at, uint32_t value)
 {
-	*(volatile uint32_t *)(regs + at) = value;
+	*(volatile uint32_t *)(edu.map + at) = value;
 }
 
 static void set64(unsigned int at, uint64_t value)
 {
-	*(volatile uint64_t *)(regs + at) = value;
+	*(volatile uint64_t *)(edu.map + at) = value;
 }
 
 /* Waits for the bits to be clear. */
@@ -84,67 +99,84 @@ static void wait_clear(unsigned int at, uint32_t bits, const char *what)
 	check(!(get(at) & bits), what);
 }
 
-static int open_file(const char *name, int flags)
+static int open_file(const struct device *device, const char *name, int flags)
 {
 	char path[400];
 	int fd;
 
-	snprintf(path, sizeof(path), "%s/%s", device, name);
+	snprintf(path, sizeof(path), "%s/%s", device->path, name);
 	fd = open(path, flags);
 	if (fd < 0)
 		fail(name);
 	return fd;
 }
 
-static void write_file(const char *name, const char *text)
+static void write_file(const struct device *device, const char *name, const char *text)
 {
-	int fd = open_file(name, O_WRONLY);
+	int fd = open_file(device, name, O_WRONLY);
 
 	if (write(fd, text, strlen(text)) < 0)
 		fail(name);
 	close(fd);
 }
 
-static void find_device(void)
+static int find_device(struct device *device)
 {
 	DIR *dir = opendir(DEVICES);
 	struct dirent *entry;
+	uint32_t id = 0;
 
 	if (!dir)
 		fail(DEVICES);
-	while ((entry = readdir(dir))) {
-		uint32_t id = 0;
+	while (id != device->id && (entry = readdir(dir))) {
 		int fd;
 
 		if (entry->d_name[0] == '.')
 			continue;
-		snprintf(device, sizeof(device), DEVICES "/%s", entry->d_name);
-		fd = open_file("config", O_RDONLY);
-		if (pread(fd, &id, 4, 0) == 4 && id == 0x11e81234)
-			return;
+		snprintf(device->path, sizeof(device->path), DEVICES "/%s", entry->d_name);
+		fd = open_file(device, "config", O_RDONLY);
+		check(pread(fd, &id, 4, 0) == 4, "config");
 		close(fd);
 	}
-	errno = ENODEV;
-	fail("edu");
+	closedir(dir);
+	return id == device->id;
 }
 
-static void start_device(void)
+static void set_command(const struct device *device, uint16_t command)
 {
-	uint16_t command = 6;	/* memory, bus master */
-	int fd = open_file("config", O_RDWR);
+	int fd = open_file(device, "config", O_RDWR);
 
-	write_file("enable", "1");
 	if (pwrite(fd, &command, 2, 4) != 2)
 		fail("config");
 	close(fd);
-	fd = open_file("resource0", O_RDWR);
-	regs = mmap(NULL, 1 << 20, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	if (regs == MAP_FAILED)
-		fail("resource0");
+}
+
+static void start_device(struct device *device)
+{
+	unsigned long long start = 0;
+	char name[16];
+	FILE *lines;
+	void *map;
+	int fd;
+
+	write_file(device, "enable", "1");
+	set_command(device, COMMAND_MEMORY | COMMAND_MASTER);
+	lines = fdopen(open_file(device, "resource", O_RDONLY), "r");
+	for (unsigned int i = 0; i <= device->bar; i++)
+		check(fscanf(lines, "%llx %*x %*x", &start) == 1, "resource");
+	fclose(lines);
+	device->bus = start;
+
+	snprintf(name, sizeof(name), "resource%u", device->bar);
+	fd = open_file(device, name, O_RDWR);
+	map = mmap(NULL, device->size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (map == MAP_FAILED)
+		fail(name);
+	device->map = map;
 	close(fd);
 }
 
-/* Where the device finds a page of ours. */
+/* Where a device finds a page of ours. */
 static uint64_t physical(const void *page)
 {
 	int fd = open("/proc/self/pagemap", O_RDONLY);
@@ -189,20 +221,101 @@ static void use_device(unsigned int seed)
 	munmap(pages, 2 * PAGE);
 }
 
+/* Memory to a page of the other device's, and back. */
+static void use_ram_at(size_t at, unsigned int seed)
+{
+	volatile uint32_t *ram = (volatile uint32_t *)(ivshmem.map + at);
+	uint32_t *pages = mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE,
+			       MAP_PRIVATE | MAP_ANONYMOUS | MAP_LOCKED | MAP_POPULATE, -1, 0);
+
+	if (pages == MAP_FAILED)
+		fail("mmap");
+	for (int i = 0; i < 256; i++) {
+		pages[i] = seed + i;
+		pages[PAGE / 4 + i] = 0;
+		ram[i] = 0;
+	}
+	dma(physical(pages), EDU_BUFFER, 1);
+	dma(EDU_BUFFER, ivshmem.bus + at, 3);
+	for (unsigned int i = 0; i < 256; i++)
+		check(ram[i] == seed + i, "what DMA has written to the other device");
+	for (int i = 0; i < 256; i++)
+		ram[i] = ~ram[i];
+	dma(ivshmem.bus + at, EDU_BUFFER, 1);
+	dma(EDU_BUFFER, physical((char *)pages + PAGE), 3);
+	for (unsigned int i = 0; i < 256; i++)
+		check(pages[PAGE / 4 + i] == ~(seed + i),
+		      "what DMA has read from the other device");
+	munmap(pages, 2 * PAGE);
+}
+
+static void use_ram(unsigned int seed)
+{
+	static const size_t places[] = { 0, PAGE, RAM_SIZE / 2 - PAGE, RAM_SIZE - PAGE };
+
+	for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++)
+		use_ram_at(places[i], seed + 0x10000 * i);
+}
+
+/* DMA to memory that is not decoded changes nothing there. */
+static void switch_ram(void)
+{
+	volatile uint32_t *ram = (volatile uint32_t *)ivshmem.map;
+	uint32_t before = *ram;
+
+	set_command(&ivshmem, 0);
+	dma(EDU_BUFFER, ivshmem.bus, 3);
+	set_command(&ivshmem, COMMAND_MEMORY);
+	check(*ram == before, "memory that was not decoded");
+}
+
+static void use_peer(void)
+{
+	char line[64];
+
+	start_device(&ivshmem);
+	use_ram(0x11);
+	printf("used the other device's memory\n");
+	for (unsigned int i = 0; i < 3; i++) {
+		switch_ram();
+		use_ram(0x22 + i);
+	}
+	printf("used it after its decoding was off\n");
+	write_file(&ivshmem, "reset", "1");
+	start_device(&ivshmem);
+	use_ram(0x33);
+	write_file(&edu, "reset", "1");
+	start_device(&edu);
+	use_ram(0x44);
+	printf("used it after resets of both\n");
+	for (unsigned int i = 0; i < 2; i++) {
+		printf("waiting for a reset from outside\n");
+		if (!fgets(line, sizeof(line), stdin))
+			fail("a line on the console");
+		use_ram(0x55 + i);
+	}
+	printf("used it after resets from outside\n");
+}
+
 int main(void)
 {
+	setlinebuf(stdout);
 	mkdir("/sys", 0755);
 	mkdir("/proc", 0755);
 	if (mount("sysfs", "/sys", "sysfs", 0, NULL) || mount("proc", "/proc", "proc", 0, NULL))
 		fail("mount");
-	find_device();
-	start_device();
+	errno = ENODEV;
+	if (!find_device(&edu))
+		fail("edu");
+	start_device(&edu);
 	use_device(0x1234);
-	printf("used %s\n", device);
-	write_file("reset", "1");
-	start_device();
+	printf("used %s\n", edu.path);
+	write_file(&edu, "reset", "1");
+	start_device(&edu);
 	use_device(0x5678);
 	printf("used it after its reset\n");
+	if (find_device(&ivshmem))
+		use_peer();
 	printf("passed\n");
 	end_machine();
 }

@@ -9,12 +9,15 @@
 #include <linux/delay.h>
 #include <linux/dma-buf.h>
 #include <linux/fcntl.h>
+#include <linux/file.h>
+#include <linux/fs.h>
 #include <linux/gfp.h>
 #include <linux/jiffies.h>
 #include <linux/huge_mm.h>
 #include <linux/miscdevice.h>
 #include <linux/mm.h>
 #include <linux/module.h>
+#include <linux/mutex.h>
 #include <linux/pagemap.h>
 #include <linux/pfn_t.h>
 #include <linux/rwsem.h>
@@ -120,10 +123,16 @@ static void test_unmap(struct dma_buf_attachment *attach, struct sg_table *sgt,
 {
 }
 
+static DEFINE_MUTEX(test_last_lock);
+static struct dma_buf *test_last;	/* no reference; under test_last_lock */
+
 static void test_release(struct dma_buf *dmabuf)
 {
 	struct test_buffer *buffer = dmabuf->priv;
 
+	scoped_guard(mutex, &test_last_lock)
+		if (test_last == dmabuf)
+			test_last = NULL;
 	__free_pages(buffer->page, SLOT_ORDER);
 	kfree(buffer);
 }
@@ -166,9 +175,31 @@ static int test_create(u32 kind)
 		kfree(buffer);
 		return PTR_ERR(dmabuf);
 	}
+	scoped_guard(mutex, &test_last_lock)
+		test_last = dmabuf;
 	fd = dma_buf_fd(dmabuf, O_CLOEXEC);
 	if (fd < 0)
 		dma_buf_put(dmabuf);
+	return fd;
+}
+
+/*
+ * What vmwgfx does to find its dma-buf: release takes the lock as well, so under it a
+ * dma-buf that is still here has a file, with or without references.
+ */
+static int test_last_fd(void)
+{
+	struct file *file = NULL;
+	int fd;
+
+	guard(mutex)(&test_last_lock);
+	if (test_last)
+		file = get_file_active(&test_last->file);
+	if (!file)
+		return -ENOENT;
+	fd = dma_buf_fd(test_last, O_CLOEXEC);
+	if (fd < 0)
+		fput(file);
 	return fd;
 }
 
@@ -363,6 +394,8 @@ static long test_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 		return atomic_read(&test_vmas);
 	if (cmd == DMA_BUF_TEST_HELD)
 		return test_is_held();
+	if (cmd == DMA_BUF_TEST_LAST)
+		return test_last_fd();
 	if (cmd == DMA_BUF_TEST_REVOKE_IN_FORK)
 		return test_revoke_in_fork((void __user *)arg);
 	if (get_user(value, (u32 __user *)arg))

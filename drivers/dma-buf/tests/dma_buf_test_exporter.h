@@ -45,6 +45,12 @@ struct dma_buf_test_fork {
 /* Has mmap() on this file map the dma-buf, as importers do.  Once a file. */
 #define DMA_BUF_TEST_IMPORT	_IOW('u', 0x66, __u32)
 
+/*
+ * Returns one more descriptor of the dma-buf that was created last, by its file.
+ * ENOENT: that dma-buf has been released, or its file is closed.
+ */
+#define DMA_BUF_TEST_LAST	_IO('u', 0x67)
+
 #define DMA_BUF_TEST_SLOTS	16
 
 #endif /* DMA_BUF_TEST_EXPORTER_H */

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * What the dma-buf core sees to for all exporters: that mappings are VM_PFNMAP, and
- * at an address that huge entries can be used at; and that no mapping of huge entries
- * which was taken away comes back through fork().
+ * at an address that huge entries can be used at; that no mapping of huge entries which
+ * was taken away comes back through fork(); and that a buffer is released with its file.
  *
  * Needs the module dma_buf_test_exporter and CONFIG_DMABUF_REQUIRE_PFNMAP.
  */
@@ -297,6 +297,68 @@ TEST_F(core, fork_while_revoked)
 	EXPECT_EQ(readable(map), 0);
 	munmap(map, SIZE);
 	close(fd);
+}
+
+/* A descriptor with O_PATH: it refers to the dma-buf's name, and not to its file. */
+static int path_only(int fd)
+{
+	char path[40];
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	return open(path, O_PATH | O_CLOEXEC);
+}
+
+/*
+ * The exporter finds its buffer, and so its file, until the buffer is released. With the
+ * buffer released late, KASAN reports the file's use after it was freed, where
+ * CONFIG_SLUB_RCU_DEBUG lets it see that.
+ */
+TEST_F(core, released_with_its_file)
+{
+	static const char bufinfo[] = "/sys/kernel/debug/dma_buf/bufinfo";
+	long lines = count_lines(bufinfo);
+	int fd = test_buffer(self->dev, DMA_BUF_TEST_PFNMAP);
+	int path = path_only(fd), again;
+	char link[40], name[100] = "";
+
+	ASSERT_GE(fd, 0);
+	ASSERT_GE(path, 0);
+	again = ioctl(self->dev, DMA_BUF_TEST_LAST);
+	ASSERT_GE(again, 0);
+	close(fd);
+	fd = ioctl(self->dev, DMA_BUF_TEST_LAST);
+	ASSERT_GE(fd, 0);
+	close(fd);
+	close(again);
+	for (int i = 0; i < 10; i++) {
+		EXPECT_EQ(ioctl(self->dev, DMA_BUF_TEST_LAST), -1);
+		EXPECT_EQ(errno, ENOENT);
+		usleep(100000);		/* for RCU, which frees files */
+	}
+	EXPECT_EQ(count_lines(bufinfo), lines);
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", path);
+	EXPECT_GT(readlink(link, name, sizeof(name) - 1), 0);
+	EXPECT_EQ(strncmp(name, "/dmabuf:", 8), 0) {
+		TH_LOG("%s", name);
+	}
+	close(path);
+}
+
+/* And so nobody keeps pages pinned by a descriptor that is none of the dma-buf. */
+TEST_F(core, no_pins_by_path)
+{
+	int dev = udmabuf_open(), memfd = memfd_new(SHMEM, PAGE);
+	int fd = udmabuf_create(dev, memfd, 0, PAGE), path = path_only(fd);
+
+	ASSERT_GE(fd, 0);
+	ASSERT_GE(path, 0);
+	EXPECT_EQ(fcntl(memfd, F_ADD_SEALS, F_SEAL_WRITE), -1);
+	EXPECT_EQ(errno, EBUSY);
+	close(fd);
+	EXPECT_EQ(fcntl(memfd, F_ADD_SEALS, F_SEAL_WRITE), 0);
+	close(path);
+	close(memfd);
+	close(dev);
 }
 
 TEST_HARNESS_MAIN

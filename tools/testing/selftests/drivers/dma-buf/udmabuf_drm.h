@@ -15,7 +15,9 @@
 #include "udmabuf_util.h"
 
 #define WIDTH	(PAGE / 4)
+#ifndef HEIGHT
 #define HEIGHT	16
+#endif
 
 /* At least 0, or -errno. */
 static inline int drm_ioctl(int fd, unsigned long request, void *arg)
