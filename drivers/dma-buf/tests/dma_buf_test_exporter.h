@@ -45,6 +45,22 @@ struct dma_buf_test_fork {
 /* Has mmap() on this file map the dma-buf, as importers do.  Once a file. */
 #define DMA_BUF_TEST_IMPORT	_IOW('u', 0x66, __u32)
 
+/**
+ * struct dma_buf_test_error - a memory error
+ * @address: in: of a byte that any dma-buf has mapped into this process
+ * @frame: out: the page frame that is mapped there
+ */
+struct dma_buf_test_error {
+	__u64 address;
+	__u64 frame;
+};
+
+/*
+ * Does what a machine check does when this process has read a byte of bad memory.
+ * Returns what memory_failure() returns; a SIGBUS may be pending.
+ */
+#define DMA_BUF_TEST_MEMORY_ERROR	_IOWR('u', 0x67, struct dma_buf_test_error)
+
 #define DMA_BUF_TEST_SLOTS	16
 
 #endif /* DMA_BUF_TEST_EXPORTER_H */
