@@ -5,6 +5,7 @@
  * entries, which can be revoked while the mapping is used and forked.  And an
  * importer, which passes mmap() on.
  */
+#include <linux/capability.h>
 #include <linux/cleanup.h>
 #include <linux/delay.h>
 #include <linux/dma-buf.h>
@@ -338,6 +339,47 @@ static int test_is_held(void)
 }
 #endif
 
+/* The frame of memory that is mapped at an address of the calling process. */
+static int test_frame_at(unsigned long address, unsigned long *frame)
+{
+	struct follow_pfnmap_args args = { .address = address };
+	int ret = -EFAULT;
+
+	mmap_read_lock(current->mm);
+	args.vma = vma_lookup(current->mm, address);
+	if (args.vma)
+		ret = follow_pfnmap_start(&args);
+	if (!ret) {
+		*frame = args.pfn;
+		if (!pfn_valid(args.pfn))
+			ret = -EINVAL;
+		follow_pfnmap_end(&args);
+	}
+	mmap_read_unlock(current->mm);
+	return ret;
+}
+
+/* Poisons memory: for those who may do so by madvise(). */
+static int test_memory_error(struct dma_buf_test_error __user *arg)
+{
+	struct dma_buf_test_error error;
+	unsigned long frame;
+	int ret;
+
+	if (!IS_ENABLED(CONFIG_MEMORY_FAILURE))
+		return -EOPNOTSUPP;
+	if (!capable(CAP_SYS_ADMIN))
+		return -EPERM;
+	if (copy_from_user(&error, arg, sizeof(error)))
+		return -EFAULT;
+	ret = test_frame_at(error.address, &frame);
+	if (ret)
+		return ret;
+	if (put_user(frame, &arg->frame))
+		return -EFAULT;
+	return memory_failure(frame, MF_ACTION_REQUIRED | MF_SW_SIMULATED);
+}
+
 /* The importer: its vmas are counted along with the exporter's. */
 
 static const struct vm_operations_struct test_importer_vm_ops = {
@@ -398,6 +440,8 @@ static long test_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 		return test_last_fd();
 	if (cmd == DMA_BUF_TEST_REVOKE_IN_FORK)
 		return test_revoke_in_fork((void __user *)arg);
+	if (cmd == DMA_BUF_TEST_MEMORY_ERROR)
+		return test_memory_error((struct dma_buf_test_error __user *)arg);
 	if (get_user(value, (u32 __user *)arg))
 		return -EFAULT;
 	switch (cmd) {

@@ -51,6 +51,22 @@ struct dma_buf_test_fork {
  */
 #define DMA_BUF_TEST_LAST	_IO('u', 0x67)
 
+/**
+ * struct dma_buf_test_error - a memory error
+ * @address: in: of a byte that any dma-buf has mapped into this process
+ * @frame: out: the page frame that is mapped there
+ */
+struct dma_buf_test_error {
+	__u64 address;
+	__u64 frame;
+};
+
+/*
+ * Does what a machine check does when this process has read a byte of bad memory.
+ * Returns what memory_failure() returns; a SIGBUS may be pending.
+ */
+#define DMA_BUF_TEST_MEMORY_ERROR	_IOWR('u', 0x68, struct dma_buf_test_error)
+
 #define DMA_BUF_TEST_SLOTS	16
 
 #endif /* DMA_BUF_TEST_EXPORTER_H */

@@ -16,7 +16,7 @@ static void on_fault(int sig)
 }
 
 /* The signal that reading (or writing) a byte brings, 0 if none. */
-static int touch(volatile char *p, bool write)
+static inline int touch(volatile char *p, bool write)
 {
 	struct sigaction sa = { .sa_handler = on_fault }, bus, segv;
 	int sig;

@@ -5,6 +5,7 @@
  *
  * Wants "hugepagesz=1G hugepages=1" on the kernel's command line.
  */
+#include "udmabuf_error.h"
 #include "udmabuf_fault.h"
 #include "udmabuf_util.h"
 
@@ -119,6 +120,25 @@ TEST_F_TIMEOUT(gigantic, mremap, 120)
 	EXPECT_EQ(wrong(skewed, 0, GIB), 0);
 }
 
+/* Nothing is left of a mapping that was moved: its page can be used for anything. */
+TEST_F_TIMEOUT(gigantic, mremap_and_free, 120)
+{
+	char *to = self->area + 2 * GIB, *anonymous;
+
+	ASSERT_EQ(mremap(self->map, GIB, GIB, MREMAP_MAYMOVE | MREMAP_FIXED, to), to);
+	EXPECT_EQ(touch(to, true), 0);
+	munmap(to, GIB);
+	close(self->fd);
+	close(self->memfd);
+	self->fd = -1;
+	self->memfd = -1;
+	anonymous = mmap(NULL, GIB, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS |
+			 MAP_HUGETLB | MFD_HUGE_1GB, -1, 0);
+	ASSERT_NE(anonymous, MAP_FAILED);
+	EXPECT_EQ(touch(anonymous, true), 0);
+	munmap(anonymous, GIB);
+}
+
 TEST_F_TIMEOUT(gigantic, mremap_a_part, 120)
 {
 	char *at = self->area + 2 * GIB, *from = self->map + GIB / 4;
@@ -158,6 +178,40 @@ TEST_F_TIMEOUT(gigantic, mprotect_a_part, 120)
 	ASSERT_EQ(mprotect(self->map, GIB, PROT_READ), 0);
 	EXPECT_EQ(touch(self->map + HUGE + PAGE, true), SIGSEGV);
 	EXPECT_EQ(wrong(self->map, 0, GIB), 0);
+}
+
+/* As a whole; that the kernel warns about it would be seen in its log. */
+TEST_F_TIMEOUT(gigantic, mprotect_none, 120)
+{
+	ASSERT_EQ(mprotect(self->map, GIB, PROT_NONE), 0);
+	EXPECT_EQ(touch(self->map + HUGE + PAGE, false), SIGSEGV);
+	ASSERT_EQ(mprotect(self->map, GIB, PROT_READ | PROT_WRITE), 0);
+	EXPECT_EQ(touch(self->map + HUGE + PAGE, true), 0);
+	EXPECT_EQ(wrong(self->map, 0, GIB), 0);
+}
+
+/* A page is poisoned, and read once more: SIGBUS, and the entry stays in one piece. */
+TEST_F_TIMEOUT(gigantic, memory_error, 120)
+{
+	char *bad = self->map + GIB / 2 + 5 * PAGE;
+	struct rusage before, after;
+	uint64_t frame = memory_error(bad);
+
+	EXPECT_EQ(memory_error(bad), frame);
+	EXPECT_EQ(memory_error_code, BUS_MCEERR_AR);
+	EXPECT_EQ(memory_error_address, bad);
+	getrusage(RUSAGE_SELF, &after);
+	getrusage(RUSAGE_SELF, &before);
+	EXPECT_EQ(touch(self->map, false), 0);
+	getrusage(RUSAGE_SELF, &after);
+	EXPECT_EQ(after.ru_minflt - before.ru_minflt, 0);
+	EXPECT_EQ(wrong(self->map, 0, GIB), 0);
+	munmap(self->map, GIB);
+	close(self->fd);
+	close(self->memfd);
+	self->fd = -1;
+	self->memfd = -1;
+	unpoison(frame & ~(GIB / PAGE - 1));
 }
 
 TEST_F_TIMEOUT(gigantic, fork, 120)
