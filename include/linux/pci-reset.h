@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* To be told of resets of PCI functions, for drivers of functions that depend on others. */
+/* To be told of resets of physical functions, for drivers of virtual functions. */
 #ifndef _LINUX_PCI_RESET_H
 #define _LINUX_PCI_RESET_H
 
