@@ -187,15 +187,15 @@ static void vfio_pci_dma_buf_get_fence(struct vfio_pci_dma_buf *buf)
 
 	dma_resv_assert_held(buf->dmabuf->resv);
 
+	/* Never idle in between, which a waiter would take for the end. */
+	vfio_pci_dma_buf_get_busy(buf);
 	vfio_pci_dma_buf_put_fence(buf);
 	ret = dma_resv_get_singleton(buf->dmabuf->resv, DMA_RESV_USAGE_BOOKKEEP, &buf->fence);
-	if (!ret && !buf->fence)
-		return;
-	vfio_pci_dma_buf_get_busy(buf);
 	if (ret)
 		buf->fence = ERR_PTR(ret);
-	else if (dma_fence_add_callback(buf->fence, &buf->signaled, vfio_pci_dma_buf_signaled))
-		vfio_pci_dma_buf_put_busy(buf);	/* it has signaled meanwhile */
+	else if (!buf->fence ||	/* or it has signaled meanwhile */
+		 dma_fence_add_callback(buf->fence, &buf->signaled, vfio_pci_dma_buf_signaled))
+		vfio_pci_dma_buf_put_busy(buf);
 }
 
 /*
@@ -387,7 +387,7 @@ static bool vfio_pci_recovered(struct pci_dev *pdev)
 	    !pci_device_is_present(pdev))
 		return false;
 	pci_read_config_word(pdev, PCI_COMMAND, &cmd);
-	return pdev->no_command_memory || (!PCI_POSSIBLE_ERROR(cmd) && cmd & PCI_COMMAND_MEMORY);
+	return !PCI_POSSIBLE_ERROR(cmd) && (pdev->no_command_memory || cmd & PCI_COMMAND_MEMORY);
 }
 
 /*
@@ -421,7 +421,7 @@ void vfio_pci_dma_buf_restore(struct vfio_pci_core_device *vdev)
 
 /*
  * As vfio_pci_dma_buf_disable(), but tells the importers of all devices, and waits for none:
- * returns the buffers of a device that is busy, with a reference, for
+ * returns the buffers of a device that is busy, with a reference and still disabled, for
  * vfio_pci_dma_buf_wait_set() without locks.  All the devices' memory_lock is held.
  */
 struct vfio_pci_dma_bufs *vfio_pci_dma_buf_disable_set(struct vfio_device_set *dev_set)
@@ -445,11 +445,19 @@ struct vfio_pci_dma_bufs *vfio_pci_dma_buf_disable_set(struct vfio_device_set *d
 	return busy;
 }
 
-/* @start: when the operation began, in jiffies.  0: try again; -EBUSY or -EINTR. */
+/*
+ * @start: when the operation began, in jiffies.  0: try again, which is bounded as well;
+ * -EBUSY or -EINTR.
+ */
 int vfio_pci_dma_buf_wait_set(struct vfio_pci_dma_bufs *busy, unsigned long start)
 {
 	int ret = vfio_pci_dma_bufs_wait(busy, &busy->nr_busy, start, VFIO_PCI_WAIT_CALL);
 
+	if (!ret && fatal_signal_pending(current))
+		ret = -EINTR;
+	else if (!ret && time_after(jiffies, start + msecs_to_jiffies(revoke_timeout_ms)))
+		ret = -EBUSY;
+	atomic_dec(&busy->nr_disabling);
 	vfio_pci_dma_bufs_put(busy);
 	return ret;
 }

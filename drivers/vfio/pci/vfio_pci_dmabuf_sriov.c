@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * VFIO PCI: dma-bufs of virtual functions, whose memory goes away when the physical function
- * is reset, by VFIO or by a driver of its own.
+ * VFIO PCI: dma-bufs of virtual functions, whose memory goes away when the PCI core resets the
+ * physical function.
  */
 #include <linux/notifier.h>
 #include <linux/pci.h>
@@ -30,28 +30,44 @@ void vfio_pci_dma_bufs_remove(struct vfio_pci_dma_bufs *bufs)
 	mutex_unlock(&vfio_pci_vfs_lock);
 }
 
-/*
- * Tells the importers of all virtual functions first, so that they stop at the same time.  A
- * virtual function that is unbound meanwhile waits for the lock.
- */
-void vfio_pci_dma_buf_parent_reset(struct pci_dev *parent, unsigned long event)
+/* Buffers of a virtual function that are busy, with a reference. */
+static struct vfio_pci_dma_bufs *vfio_pci_dma_bufs_get_busy(struct pci_dev *parent)
 {
-	struct vfio_pci_dma_bufs *bufs;
-	unsigned long start = jiffies;
+	struct vfio_pci_dma_bufs *bufs, *busy = NULL;
 
 	mutex_lock(&vfio_pci_vfs_lock);
 	list_for_each_entry(bufs, &vfio_pci_vfs, vf) {
-		if (pci_physfn(bufs->pdev) != parent)
-			continue;
-		vfio_pci_dma_bufs_change(bufs, VFIO_PCI_REVOKED_PARENT,
-					 event == PCI_RESET_PREPARE ?
-					 VFIO_PCI_REVOKED_PARENT : 0);
+		if (pci_physfn(bufs->pdev) == parent && atomic_read(&bufs->nr_busy)) {
+			kref_get(&bufs->kref);
+			busy = bufs;
+			break;
+		}
 	}
-	list_for_each_entry(bufs, &vfio_pci_vfs, vf)
-		if (pci_physfn(bufs->pdev) == parent && event == PCI_RESET_PREPARE)
-			vfio_pci_dma_bufs_wait(bufs, &bufs->nr_busy, start,
-					       VFIO_PCI_WAIT_BOUNDED);
 	mutex_unlock(&vfio_pci_vfs_lock);
+	return busy;
+}
+
+/*
+ * Tells the importers of all virtual functions first, so that they stop at the same time, and
+ * waits for them without the lock, which others need.
+ */
+void vfio_pci_dma_buf_parent_reset(struct pci_dev *parent, unsigned long event)
+{
+	unsigned int set = event == PCI_RESET_PREPARE ? VFIO_PCI_REVOKED_PARENT : 0;
+	struct vfio_pci_dma_bufs *bufs;
+	unsigned long start = jiffies;
+	int ret = 0;
+
+	mutex_lock(&vfio_pci_vfs_lock);
+	list_for_each_entry(bufs, &vfio_pci_vfs, vf)
+		if (pci_physfn(bufs->pdev) == parent)
+			vfio_pci_dma_bufs_change(bufs, VFIO_PCI_REVOKED_PARENT, set);
+	mutex_unlock(&vfio_pci_vfs_lock);
+
+	while (set && !ret && (bufs = vfio_pci_dma_bufs_get_busy(parent))) {
+		ret = vfio_pci_dma_bufs_wait(bufs, &bufs->nr_busy, start, VFIO_PCI_WAIT_BOUNDED);
+		vfio_pci_dma_bufs_put(bufs);
+	}
 }
 
 static int vfio_pci_reset_notify(struct notifier_block *nb, unsigned long event, void *data)
