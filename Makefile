@@ -46,6 +46,7 @@ bench: tree
 	@scripts/bench
 	@scripts/bench-hmm
 	@scripts/bench-vfio
+	@scripts/bench-iommufd
 
 kcsan: tree
 	@scripts/build kcsan
