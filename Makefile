@@ -46,7 +46,6 @@ bench: tree
 	@scripts/bench
 	@scripts/bench-hmm
 	@scripts/bench-vfio
-	@scripts/bench-iommufd
 
 kcsan: tree
 	@scripts/build kcsan
