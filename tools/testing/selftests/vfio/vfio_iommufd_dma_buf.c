@@ -245,7 +245,7 @@ TEST_F(iommufd, iova_is_aligned)
 	EXPECT_EQ(self->bar[8 * MB / 8 + 1], word(1));
 }
 
-/* What is refused */
+/* Errors */
 
 TEST_F(iommufd, errors)
 {
@@ -298,7 +298,7 @@ TEST_F(iommufd, other_exporters)
 	close(heap);
 }
 
-/* What a dma-buf does not allow, its mapping and copies of that do not either. */
+/* A mapping of a read-only dma-buf, and a copy of that, are read-only. */
 TEST_F(iommufd, read_only)
 {
 	struct vfio_region_dma_range range = { MB, PAGE };
@@ -487,7 +487,7 @@ TEST_F(iommufd, reset_from_outside)
 	}
 }
 
-/* Permanently, and the device goes on: what is left over would be seen. */
+/* Permanently, and the device goes on: a mapping left over would be seen. */
 TEST_F(iommufd, request)
 {
 	struct vfio_device_feature_dma_buf_revoke revoke = {};
@@ -553,7 +553,7 @@ TEST_F(iommufd, hot_reset)
 	vfio_close(&two);
 }
 
-/* FLR, power states, and what a user asks of power management, with a device that has it */
+/* FLR, power states and low power, with a device that has them */
 
 static void set_power(struct __test_metadata *_metadata, struct vfio *vfio, unsigned int state)
 {

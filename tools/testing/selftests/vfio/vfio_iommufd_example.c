@@ -38,7 +38,8 @@ static uint32_t attach(int iommufd, int device)
 	if (ioctl(iommufd, IOMMU_IOAS_ALLOC, &alloc))
 		return 0;
 	pt.pt_id = alloc.out_ioas_id;
-	return ioctl(device, VFIO_DEVICE_ATTACH_IOMMUFD_PT, &pt) ? 0 : pt.pt_id;
+	/* That comes back as the id of the page table. */
+	return ioctl(device, VFIO_DEVICE_ATTACH_IOMMUFD_PT, &pt) ? 0 : alloc.out_ioas_id;
 }
 
 /* A dma-buf of the beginning of a BAR; -1 and errno if not. */

@@ -216,7 +216,7 @@ TEST_F(memfd, copies_and_domains)
 	EXPECT_EQ(pinned(), self->pinned);
 }
 
-/* What is mapped stays mapped, and is not what the file has from then on. */
+/* Pinned pages stay mapped; the file has other pages from then on. */
 TEST_F(memfd, holes_and_truncation)
 {
 	self->p[0] = word(1);
