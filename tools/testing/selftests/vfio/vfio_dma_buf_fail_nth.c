@@ -120,7 +120,8 @@ static int export_step(FIXTURE_DATA(fail_nth) *self)
 			.argsz = sizeof(arg),
 			.flags = VFIO_DEVICE_FEATURE_GET | VFIO_DEVICE_FEATURE_DMA_BUF,
 		},
-		.payload = { .region_index = RAM_BAR, .open_flags = O_CLOEXEC, .nr_ranges = 3 },
+		.payload = { .region_index = RAM_BAR, .open_flags = O_CLOEXEC | O_RDWR,
+			     .nr_ranges = 3 },
 	};
 
 	memcpy(arg.ranges, ranges, sizeof(ranges));
