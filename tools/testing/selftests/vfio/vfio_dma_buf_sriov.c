@@ -12,6 +12,9 @@
 
 #define TIMEOUT_MS	500
 
+/* A register of a virtual igb that is neither 0 nor all ones. */
+#define STATUS		0x8
+
 FIXTURE(sriov) {
 	struct held before;
 	struct vfio vfio;
@@ -63,20 +66,20 @@ static void import(struct __test_metadata *_metadata, FIXTURE_DATA(sriov) *self,
 
 TEST_F(sriov, reset)
 {
-	uint64_t capabilities = 0, seen = 0;
+	uint32_t status = 0, seen = 0;
 
 	import(_metadata, self, 0);
-	ASSERT_EQ(importer_copy(self->importer, 0, &capabilities, 8,
+	ASSERT_EQ(importer_copy(self->importer, STATUS, &status, 4,
 				DMA_BUF_IMPORTER_FROM_SLICE), 0);
-	EXPECT_NE(capabilities, 0);
-	EXPECT_NE(capabilities, ~0ULL);
+	EXPECT_NE(status, 0);
+	EXPECT_NE(status, ~0U);
 	ASSERT_EQ(device_write(self->physical, "reset", "1"), 0);
 	EXPECT_EQ(importer_status(self->importer).notified, 2);
 	EXPECT_EQ(importer_status(self->importer).is_mapped, 0);
 	EXPECT_EQ(importer_map(self->importer), 0);
 	/* It is the same memory again. */
-	EXPECT_EQ(importer_copy(self->importer, 0, &seen, 8, DMA_BUF_IMPORTER_FROM_SLICE), 0);
-	EXPECT_EQ(seen, capabilities);
+	EXPECT_EQ(importer_copy(self->importer, STATUS, &seen, 4, DMA_BUF_IMPORTER_FROM_SLICE), 0);
+	EXPECT_EQ(seen, status);
 }
 
 /* The reset waits for a late importer, with a bound. */

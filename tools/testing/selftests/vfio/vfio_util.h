@@ -48,8 +48,8 @@
 #define PAIR_ONE	"15.0/00.0"		/* as RAM, but with */
 #define PAIR_TWO	"15.0/00.1"		/* one reset for both */
 #define REGISTERS	"16.0/00.0"		/* edu; registers behind BAR 0 */
-#define PHYSICAL	"17.0/00.0"		/* NVMe, with virtual functions: */
-#define VIRTUAL		"17.0/00.1"		/* registers behind BAR 0 */
+#define PHYSICAL	"17.0/00.0"		/* igb, with virtual functions: */
+#define VIRTUAL		"17.0/10.0"		/* registers behind BAR 0 */
 /* Display devices; RAM behind BAR 0: */
 #define DISPLAY_ONE	"18.0"			/* the arbiter may switch its memory off */
 #define DISPLAY_TWO	"19.0"
