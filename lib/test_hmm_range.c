@@ -27,7 +27,7 @@
 
 #include "test_hmm_range_uapi.h"
 
-/* A stalled callback goes on after this time, so that nothing hangs for good. */
+/* A stalled callback goes on after this time, so that nothing hangs. */
 #define STALL_TIMEOUT		(20 * HZ)
 /* How often an entry is compared: the CPU may set its accessed bit meanwhile. */
 #define COMPARE_TRIES		1000
@@ -48,7 +48,7 @@
  * @hits: these and the others are for struct hmm_range_test_stats
  */
 struct mirror {
-	struct hmm_range_tracker tracker;
+	struct hmm_tracker tracker;
 	struct kref ref;
 	struct mutex lock;	/* the page table's */
 	unsigned long *entries;
@@ -121,7 +121,7 @@ static void mirror_unmap(struct mirror *mirror, unsigned long start, unsigned lo
 		*entry_of(mirror, addr) = 0;
 }
 
-static bool mirror_invalidate(struct hmm_range_tracker *tracker,
+static bool mirror_invalidate(struct hmm_tracker *tracker,
 			      const struct mmu_notifier_range *range,
 			      bool may_block)
 {
@@ -145,7 +145,7 @@ static bool mirror_invalidate(struct hmm_range_tracker *tracker,
 	return true;
 }
 
-static const struct hmm_range_ops mirror_ops = {
+static const struct hmm_tracker_ops mirror_ops = {
 	.invalidate = mirror_invalidate,
 };
 
@@ -153,8 +153,8 @@ static const struct hmm_range_ops mirror_ops = {
 
 /*
  * Whether the CPU maps what the mirror does. With the lock held and the range valid,
- * an entry of the CPU's page tables can change for the better only: who wants to take
- * it away has to invalidate first. The zero page is one that GUP-fast does not look at.
+ * an entry of the CPU's page tables can only gain rights: to take one away begins with
+ * an invalidation, which waits for the lock. GUP-fast does not look at the zero page.
  */
 static bool same_as_cpu(unsigned long addr, unsigned long entry)
 {
@@ -513,8 +513,8 @@ static struct mirror *mirror_create(unsigned long addr, unsigned long npages)
 		goto put;
 
 	/* All that the callback looks at is there: it may be called at once. */
-	ret = hmm_range_register(&mirror->tracker, current->mm, addr,
-				 addr + (npages << PAGE_SHIFT), &mirror_ops);
+	ret = hmm_tracker_register(&mirror->tracker, current->mm, addr,
+				   addr + (npages << PAGE_SHIFT), &mirror_ops);
 	if (ret)
 		goto put;
 	return mirror;
@@ -527,7 +527,7 @@ put:
 /* Others may be in calls on the mirror: they end, and theirs is the last reference. */
 static void mirror_destroy(struct mirror *mirror)
 {
-	hmm_range_unregister(&mirror->tracker);
+	hmm_tracker_unregister(&mirror->tracker);
 	mirror_put(mirror);
 }
 

@@ -3,55 +3,25 @@
  * Mirror a range of a process's pages: register, wait until valid, read, commit.
  *
  * A tracker is a subscription of mm/mmu_notifier.c with the loop around it that
- * every driver would have to write. Of its range, as a struct hmm_range sees it,
- * there are these states:
+ * every driver would have to write. A range of it, a struct hmm_range, is
  *
- *   valid        nothing that overlaps the tracker is in flight, and nothing has hit
- *                it since range->notifier_seq was read
+ *   valid        range->notifier_seq is the tracker's seq: nothing has hit the tracker
+ *                since it was read, and nothing was in flight then
  *   hit          the tracker's seq is another one: what was read is to be dropped
  *   gone         mm_users is 0: there is no address space left to read
- *   closing      hmm_range_unregister() has begun
+ *   closing      hmm_tracker_unregister() has begun
  *
- * hmm_range_begin() leads from any of them to valid, or fails; a callback leads to
- * hit. The last two are for good.
+ * hmm_range_begin() leads from valid or hit to valid, or fails; a callback leads to
+ * hit. Gone and closing are final. The end of a range is exclusive, as in struct
+ * hmm_range.
  *
- * Locks: mmap_lock is taken here, for reading, and dropped before anything returns
- * or sleeps for long; no function is called, calls back or returns with it held. The
- * driver's lock is known to the driver alone: it takes it in its commit function
- * and in its invalidate callback.
+ * Locks: mmap_lock is taken here, for reading, and dropped before anything returns;
+ * no function is called, calls back or returns with it held. The driver's lock is
+ * known to the driver alone: it takes it in its commit function and in its
+ * invalidate callback.
  *
- * Bounds: as in struct hmm_range, the end is exclusive.
- */
-#include <linux/hmm_range.h>
-#include <linux/export.h>
-#include <linux/kernel.h>
-#include <linux/mm.h>
-#include <linux/sched/mm.h>
-#include <linux/sched/signal.h>
-#include <linux/sizes.h>
-
-/*
- * So much is walked with mmap_lock held at a time: others get at the mm in between,
- * and a task that is killed notices. A power of two, so that huge pages of up to this
- * size are not walked in two parts. Larger ones are (1 GiB, or 512 MiB with pages of
- * 64 KiB): hmm_range_fault() begins and ends at any page of them.
- */
-#define HMM_RANGE_PIECE		SZ_16M
-
-/*
- * The tracker's seq once it is not told any more. Those of ranges, and so of readers,
- * are odd; 0 is that of a struct hmm_range which never was valid.
- */
-#define HMM_RANGE_SEQ_GONE	2UL
-
-static struct hmm_range_tracker *to_tracker(struct mmu_interval_notifier *notifier)
-{
-	return container_of(notifier, struct hmm_range_tracker, notifier);
-}
-
-/*
- * The seq is set without the driver's lock, so that no driver can forget to. A
- * commit under way either sees it, or is there to be taken down:
+ * The callback sets the seq without the driver's lock, so that no driver can forget
+ * to. A commit under way either sees it, or is there to be taken down:
  *
  *   hmm_range_invalidate():              commit():
  *                                         driver's lock
@@ -63,28 +33,66 @@ static struct hmm_range_tracker *to_tracker(struct mmu_interval_notifier *notifi
  *      take down what was programmed      [Required: nothing stays]
  *      driver's unlock
  *
- * and if ops->invalidate() has the lock first, its unlock and commit()'s lock order
- * the seq before hmm_range_valid(), which is false.
+ * If ops->invalidate() has the lock first, its unlock and commit()'s lock order the
+ * seq before hmm_range_valid(), which is false. A task that reads the new seq before
+ * the driver has heard of the range does not take it for valid: the range is in flight
+ * until its end, after the driver's callback, and hmm_range_begin() sleeps until then.
  *
- * A task that reads the new seq now, before the driver has heard of the range, does
- * not take it for valid: the range is in flight until its end, after the driver's
- * callback, and hmm_range_begin() sleeps until then.
+ * hmm_tracker_unregister() waits for the callers, then takes down what they have
+ * committed, and removes the subscription last:
+ *
+ *   hmm_tracker_unregister():            hmm_range_wait_until_valid():
+ *                                         users: 2
+ *                                         sleeps
+ *    closing = true
+ *    users: 1, waits for idle
+ *                                         woken: closing, so -ECANCELED
+ *                                         users: 0, idle
+ *                                         [Required: tracker not looked at]
+ *    seq = HMM_RANGE_SEQ_GONE
+ *    ops->invalidate()
+ *    mmu_interval_notifier_remove()
+ *
+ * A task that has populated without a commit function is no user any more when it
+ * takes the driver's lock. It finds the range not valid.
  */
+#include <linux/hmm_range.h>
+#include <linux/export.h>
+#include <linux/kernel.h>
+#include <linux/mm.h>
+#include <linux/sched/mm.h>
+#include <linux/sched/signal.h>
+#include <linux/sizes.h>
+
+#include "internal.h"
+
+/*
+ * The most that is walked before mmap_lock is dropped once. A power of two, so that
+ * huge pages of up to this size are not walked in two parts. Larger ones are (1 GiB,
+ * or 512 MiB with pages of 64 KiB): a walk begins and ends at any page of them.
+ */
+#define HMM_RANGE_PIECE		SZ_16M
+
+/* Seqs that no invalidation has: theirs are odd. */
+#define HMM_RANGE_SEQ_NONE	0UL	/* a range that is not valid */
+#define HMM_RANGE_SEQ_GONE	2UL	/* a tracker that is not told any more */
+
+static struct hmm_tracker *to_tracker(struct mmu_interval_notifier *notifier)
+{
+	return container_of(notifier, struct hmm_tracker, notifier);
+}
+
 static bool hmm_range_invalidate(struct mmu_interval_notifier *notifier,
 				 const struct mmu_notifier_range *range,
 				 unsigned long cur_seq)
 {
-	struct hmm_range_tracker *tracker = to_tracker(notifier);
-	bool done;
+	struct hmm_tracker *tracker = to_tracker(notifier);
 
+	if (tracker->ops->ignores && tracker->ops->ignores(tracker, range))
+		return true;
 	mmu_interval_set_seq(notifier, cur_seq);
-	if (mmu_notifier_range_blockable(range))
-		return tracker->ops->invalidate(tracker, range, true);
-
-	non_block_start();
-	done = tracker->ops->invalidate(tracker, range, false);
-	non_block_end();
-	return done;
+	return tracker->ops->invalidate(tracker, range,
+					mmu_notifier_range_blockable(range));
 }
 
 static const struct mmu_interval_notifier_ops hmm_range_notifier_ops = {
@@ -92,31 +100,32 @@ static const struct mmu_interval_notifier_ops hmm_range_notifier_ops = {
 };
 
 /**
- * hmm_range_register - begin to be told about a range of an mm
+ * hmm_tracker_register - begin to be told about a range of an mm
  * @tracker: the driver's, not registered; from now on not to be moved or freed until
- *	hmm_range_unregister() has returned
+ *	hmm_tracker_unregister() has returned
  * @mm: the mm. The caller makes sure that the struct stays (it is its own, or it has
  *	used mmgrab() or mmget()); the tracker keeps it from then on.
  * @start: first address, a multiple of PAGE_SIZE
  * @end: first address that is not in the range any more, a multiple of PAGE_SIZE
- * @ops: the driver's callback, which may be called before this returns
+ * @ops: the driver's callbacks, which may be called before this returns
  *
- * The range need not be mapped. A registered range is not valid by that: the
- * invalidations that were in flight are found by who waits for it.
+ * The range need not be mapped. A registered range is not valid by that:
+ * invalidations that are in flight do not call the tracker, but a wait for it waits
+ * for them.
  *
  * Context: process context, may sleep. mmap_lock is not held by the caller; it may
  * be taken for writing, and is not held on return. No lock is held that @ops takes.
  * Return:
- * * 0 - registered: hmm_range_unregister() has to be called, even if the mm has
+ * * 0 - registered: hmm_tracker_unregister() has to be called, even if the mm has
  *   exited by then
  * * -EINVAL - @start or @end is not a multiple of PAGE_SIZE, or the range is empty
  * * -EFAULT - the address space of @mm is gone
  * * -ENOMEM - no memory for the mm's first subscription
  * * -EINTR - a signal came while the mm was made ready for its first subscription
  */
-int hmm_range_register(struct hmm_range_tracker *tracker, struct mm_struct *mm,
-		       unsigned long start, unsigned long end,
-		       const struct hmm_range_ops *ops)
+int hmm_tracker_register(struct hmm_tracker *tracker, struct mm_struct *mm,
+			 unsigned long start, unsigned long end,
+			 const struct hmm_tracker_ops *ops)
 {
 	int ret;
 
@@ -136,85 +145,62 @@ int hmm_range_register(struct hmm_range_tracker *tracker, struct mm_struct *mm,
 	mmput_async(mm);
 	return ret;
 }
-EXPORT_SYMBOL_GPL(hmm_range_register);
+EXPORT_SYMBOL_GPL(hmm_tracker_register);
 
 /**
- * hmm_range_unregister - be told no more
+ * hmm_tracker_unregister - be told no more
  * @tracker: registered; to be unregistered once
  *
  * Other tasks may be in calls on the tracker. Those that wait return -ECANCELED when
  * the invalidations that they wait for are over, if their time is not before, and this
  * returns after them. A call may begin later only while the memory of the tracker
  * stays: hmm_range_wait_until_valid(), hmm_range_snapshot() and hmm_range_populate()
- * return -ECANCELED then.
+ * return -ECANCELED then, and do not keep this from returning.
  *
  * As pages may go from then on without a word, the invalidate callback is called once
- * more, for the whole range and allowed to block, after the last commit function. What
- * was read before is not valid any more: hmm_range_valid() is false, for as long as the
- * memory stays.
+ * more, for the whole range, allowed to block, with MMU_NOTIFY_CLEAR, after the last
+ * commit function. What was read before is not valid any more: hmm_range_valid() is
+ * false, for as long as the memory stays.
  *
- * Context: process context, sleeps until the calls that are in progress have returned.
- * Then, if any subscription of the mm has been hit, and there was no moment since with
- * no invalidation in flight in the mm, it sleeps until there is one, as
- * mmu_interval_notifier_remove() does and likewise without a bound; but not for a
- * tracker that was registered after the hit. mmap_lock is not held by the caller, nor
- * any lock that the invalidate callback or a commit function takes.
+ * Context: process context. Sleeps until the calls that are in progress have returned,
+ * and then until the callbacks of the tracker that are running have. It waits for no
+ * other callback, and for no invalidation's end. mmap_lock is not held by the caller,
+ * nor any lock that the invalidate callback or a commit function takes.
  */
-void hmm_range_unregister(struct hmm_range_tracker *tracker)
+void hmm_tracker_unregister(struct hmm_tracker *tracker)
 {
 	struct interval_tree_node *node = &tracker->notifier.interval_tree;
-	struct mmu_notifier_range range = {
-		.mm = tracker->notifier.mm,
-		.start = node->start,
-		.end = node->last + 1,
-		.flags = MMU_NOTIFIER_RANGE_BLOCKABLE,
-		.event = MMU_NOTIFY_UNMAP,
-	};
+	struct mmu_notifier_range range;
 
-	/* Those that are waited for take it. */
+	/* The calls that are waited for take it. */
 	might_lock_read(&tracker->notifier.mm->mmap_lock);
 
-	/*
-	 * The callers go first, what they committed next, the subscription then:
-	 *
-	 *   hmm_range_unregister():              hmm_range_wait_until_valid():
-	 *                                         users: 2
-	 *                                         sleeps
-	 *    closing = true
-	 *    users: 1, waits for idle
-	 *                                         woken: closing, so -ECANCELED
-	 *                                         users: 0, idle
-	 *                                         [Required: tracker not looked at]
-	 *    ops->invalidate()
-	 *    mmu_interval_notifier_remove()
-	 *
-	 * Who has populated without a commit function is no user any more, and may
-	 * commit only now. The seq is changed first, as for any other hit:
-	 *
-	 *   hmm_range_unregister():              hmm_range_populate():
-	 *                                         users: 1, returns 0
-	 *    users: 0
-	 *    seq = HMM_RANGE_SEQ_GONE
-	 *    ops->invalidate()
-	 *                                        driver's lock
-	 *                                        hmm_range_valid()
-	 *                                         [Required: false]
-	 */
+	/* Pairs with hmm_range_enter(): no caller gets in any more. */
 	WRITE_ONCE(tracker->closing, true);
 	if (!refcount_dec_and_test(&tracker->users))
 		wait_for_completion(&tracker->idle);
-	hmm_range_invalidate(&tracker->notifier, &range, HMM_RANGE_SEQ_GONE);
+
+	mmu_notifier_range_init(&range, MMU_NOTIFY_CLEAR,
+				MMU_NOTIFIER_RANGE_BLOCKABLE, tracker->notifier.mm,
+				node->start, node->last + 1);
+	mmu_interval_set_seq(&tracker->notifier, HMM_RANGE_SEQ_GONE);
+	tracker->ops->invalidate(tracker, &range, true);
 	mmu_interval_notifier_remove(&tracker->notifier);
 }
-EXPORT_SYMBOL_GPL(hmm_range_unregister);
+EXPORT_SYMBOL_GPL(hmm_tracker_unregister);
 
-/* Makes an unregister wait for us; to be undone with hmm_range_leave(). */
-static int hmm_range_enter(struct hmm_range_tracker *tracker)
+/*
+ * Makes an unregister wait for us; to be undone with hmm_range_leave(). Callers that
+ * come one after the other must not keep users above 0 once it has begun.
+ */
+static int hmm_range_enter(struct hmm_tracker *tracker)
 {
-	return refcount_inc_not_zero(&tracker->users) ? 0 : -ECANCELED;
+	if (READ_ONCE(tracker->closing) || !refcount_inc_not_zero(&tracker->users))
+		return -ECANCELED;
+	return 0;
 }
 
-static void hmm_range_leave(struct hmm_range_tracker *tracker)
+static void hmm_range_leave(struct hmm_tracker *tracker)
 {
 	if (refcount_dec_and_test(&tracker->users))
 		complete(&tracker->idle);
@@ -228,10 +214,10 @@ static unsigned long jiffies_until(unsigned long deadline)
 }
 
 /*
- * Whether there is any use in going on. 0 users are for good. A signal is looked for
- * here because rounds that never sleep see none.
+ * Whether there is any use in going on. mm_users stays 0 once it is. A signal is
+ * looked for here because rounds that never sleep see none.
  */
-static int hmm_range_usable(struct hmm_range_tracker *tracker)
+static int hmm_range_usable(struct hmm_tracker *tracker)
 {
 	if (READ_ONCE(tracker->closing))
 		return -ECANCELED;
@@ -241,18 +227,13 @@ static int hmm_range_usable(struct hmm_range_tracker *tracker)
 }
 
 /*
- * Waits until nothing is in flight, and reads the seq that says whether that is
- * still so. A hit in between means another round: there is an end to them only
- * by the deadline, but each lasts no longer than what was in flight at its start.
- *
- * Except for a tracker that is not in the tree yet, as that was frozen when it was
- * registered. Its round lasts for the epoch: until no range is in flight in the mm,
- * those included that start meanwhile. With threads that always have one in flight,
- * call after call may reach its deadline, until there is one moment without.
+ * Waits until nothing that overlaps is in flight, and reads the seq. A hit meanwhile
+ * means another round. The deadline ends the rounds; each lasts no longer than the
+ * ranges that were in flight at its start.
  */
 static int hmm_range_begin(struct hmm_range *range, unsigned long deadline)
 {
-	struct hmm_range_tracker *tracker = to_tracker(range->notifier);
+	struct hmm_tracker *tracker = to_tracker(range->notifier);
 	unsigned long left;
 	int ret;
 
@@ -272,7 +253,7 @@ static int hmm_range_begin(struct hmm_range *range, unsigned long deadline)
 	}
 }
 
-/* Whether a range can be worked on: what a caller of ours can get wrong. */
+/* What a caller of ours can get wrong. */
 static int hmm_range_check(const struct hmm_range *range)
 {
 	const struct interval_tree_node *node = &range->notifier->interval_tree;
@@ -283,7 +264,7 @@ static int hmm_range_check(const struct hmm_range *range)
 	    range->start >= range->end ||
 	    range->start < node->start || range->end - 1 > node->last)
 		return -EINVAL;
-	/* The array holds results when a round starts again, not wishes. */
+	/* When a round starts again, the array holds results, not requests. */
 	if (range->pfn_flags_mask)
 		return -EINVAL;
 	return 0;
@@ -304,12 +285,7 @@ static int hmm_range_walk(const struct hmm_range *range, unsigned long default_f
 	while (!ret && piece.start < range->end) {
 		piece.end = min(range->end - 1,
 				piece.start | (HMM_RANGE_PIECE - 1)) + 1;
-		if (mmap_read_lock_killable(mm)) {
-			ret = -EINTR;
-			break;
-		}
-		ret = hmm_range_fault(&piece);
-		mmap_read_unlock(mm);
+		ret = hmm_range_fault_unlocked(&piece);
 		if (!ret && fatal_signal_pending(current))
 			ret = -EINTR;
 		piece.hmm_pfns += (piece.end - piece.start) >> PAGE_SHIFT;
@@ -324,17 +300,13 @@ static int hmm_range_walk(const struct hmm_range *range, unsigned long default_f
 }
 
 /* Rounds of waiting, reading and committing, until one is not hit. */
-static int hmm_range_run(struct hmm_range *range, unsigned long default_flags,
-			 int (*commit)(struct hmm_range *range),
-			 unsigned int timeout_ms)
+static int hmm_range_rounds(struct hmm_range *range, unsigned long default_flags,
+			    int (*commit)(struct hmm_range *range),
+			    unsigned int timeout_ms)
 {
-	struct hmm_range_tracker *tracker = to_tracker(range->notifier);
 	unsigned long deadline = jiffies + msecs_to_jiffies(timeout_ms);
 	int ret;
 
-	ret = hmm_range_check(range) ?: hmm_range_enter(tracker);
-	if (ret)
-		return ret;
 	do {
 		ret = hmm_range_begin(range, deadline);
 		if (!ret)
@@ -343,8 +315,23 @@ static int hmm_range_run(struct hmm_range *range, unsigned long default_flags,
 			ret = commit(range);
 		cond_resched();
 	} while (ret == -EBUSY && jiffies_until(deadline));
-	hmm_range_leave(tracker);
 	return ret == -EBUSY ? -ETIMEDOUT : ret;
+}
+
+static int hmm_range_run(struct hmm_range *range, unsigned long default_flags,
+			 int (*commit)(struct hmm_range *range),
+			 unsigned int timeout_ms)
+{
+	int ret;
+
+	ret = hmm_range_check(range) ?: hmm_range_enter(to_tracker(range->notifier));
+	if (!ret) {
+		ret = hmm_range_rounds(range, default_flags, commit, timeout_ms);
+		hmm_range_leave(to_tracker(range->notifier));
+	}
+	if (ret)
+		range->notifier_seq = HMM_RANGE_SEQ_NONE;
+	return ret;
 }
 
 /**
@@ -353,12 +340,7 @@ static int hmm_range_run(struct hmm_range *range, unsigned long default_flags,
  *	hmm_range_valid() is true until the tracker is hit
  * @timeout_ms: how long to wait at most, in milliseconds; 0: only look
  *
- * It waits for invalidations that overlap the tracker, and for no others, with one
- * exception. When a subscription of the mm is hit, those that are made after that are
- * told of nothing until there is a moment with no invalidation at all in flight in the
- * mm, and those that start meanwhile count. A tracker that is one of them is not valid
- * before that moment: with threads that always have one in flight, call after call may
- * end with -ETIMEDOUT until it comes. It is like any other from then on.
+ * It waits for invalidations that overlap the tracker, and for no others.
  *
  * This is for a driver that reads pages by means of its own. hmm_range_snapshot()
  * and hmm_range_populate() do it by themselves.
@@ -372,19 +354,22 @@ static int hmm_range_run(struct hmm_range *range, unsigned long default_flags,
  * * -EFAULT - the address space is gone
  * * -ECANCELED - the tracker is being unregistered
  * * -EINVAL - notifier is not that of a tracker
+ *
+ * After an error the range is not valid.
  */
 int hmm_range_wait_until_valid(struct hmm_range *range, unsigned int timeout_ms)
 {
-	struct hmm_range_tracker *tracker = to_tracker(range->notifier);
-	int ret;
+	struct hmm_tracker *tracker = to_tracker(range->notifier);
+	int ret = -EINVAL;
 
-	if (range->notifier->ops != &hmm_range_notifier_ops)
-		return -EINVAL;
-	ret = hmm_range_enter(tracker);
+	if (range->notifier->ops == &hmm_range_notifier_ops)
+		ret = hmm_range_enter(tracker);
+	if (!ret) {
+		ret = hmm_range_begin(range, jiffies + msecs_to_jiffies(timeout_ms));
+		hmm_range_leave(tracker);
+	}
 	if (ret)
-		return ret;
-	ret = hmm_range_begin(range, jiffies + msecs_to_jiffies(timeout_ms));
-	hmm_range_leave(tracker);
+		range->notifier_seq = HMM_RANGE_SEQ_NONE;
 	return ret;
 }
 EXPORT_SYMBOL_GPL(hmm_range_wait_until_valid);
@@ -424,9 +409,14 @@ EXPORT_SYMBOL_GPL(hmm_range_snapshot);
  *	tracker's invalidate callback takes; if hmm_range_valid(@range), programs the
  *	device and returns 0 or an error that ends the call; else returns -EBUSY,
  *	which starts again. NULL: the caller does as much after the return.
- * @timeout_ms: after so many milliseconds it does not wait, or start again, any
- *	more. There is always one round. The time that page faults take is
- *	not bounded by it.
+ * @timeout_ms: after so many milliseconds it does not wait for invalidations, or
+ *	start again, any more. There is always one round.
+ *
+ * @timeout_ms does not bound the wait for mmap_lock, which a task that changes the
+ * mappings holds for as long as it takes, nor page faults, which may wait for a disk,
+ * a file server or userfaultfd. A fatal signal ends the former, and the latter as far
+ * as it ends a fault of the process itself. A kernel thread has no signals: where
+ * userfaultfd would have to bring a page, it gets -EFAULT.
  *
  * The pages are not pinned: an entry of hmm_pfns means something only under the
  * lock, with the range valid.
@@ -445,14 +435,18 @@ EXPORT_SYMBOL_GPL(hmm_range_snapshot);
  * * -ECANCELED - the tracker is being unregistered
  * * -EINVAL - @range is not as above
  * * another - as returned by @commit
+ *
+ * After an error the range is not valid.
  */
 int hmm_range_populate(struct hmm_range *range,
 		       int (*commit)(struct hmm_range *range),
 		       unsigned int timeout_ms)
 {
 	if (range->default_flags != HMM_PFN_REQ_FAULT &&
-	    range->default_flags != (HMM_PFN_REQ_FAULT | HMM_PFN_REQ_WRITE))
+	    range->default_flags != (HMM_PFN_REQ_FAULT | HMM_PFN_REQ_WRITE)) {
+		range->notifier_seq = HMM_RANGE_SEQ_NONE;
 		return -EINVAL;
+	}
 	return hmm_range_run(range, range->default_flags, commit, timeout_ms);
 }
 EXPORT_SYMBOL_GPL(hmm_range_populate);

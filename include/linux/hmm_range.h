@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Mirror a range of a process's pages in a device: register the range, wait until
- * it is valid, read or fault its pages, commit.
+ * Mirror a range of a process's pages in a device: register a tracker, wait until
+ * the range is valid, read or fault its pages, commit.
  *
+ * hmm_tracker_*() takes a tracker, hmm_range_*() a struct hmm_range that names one.
  * Documentation/mm/hmm-range.rst has the whole life of a range, as an example.
  */
 #ifndef _LINUX_HMM_RANGE_H
@@ -13,10 +14,10 @@
 #include <linux/mmu_notifier.h>
 #include <linux/refcount.h>
 
-struct hmm_range_tracker;
+struct hmm_tracker;
 
 /**
- * struct hmm_range_ops - what a driver does when a range is hit
+ * struct hmm_tracker_ops - what a driver does when a range is hit
  * @invalidate: The device must not use what is mapped in @range->start (inclusive)
  *	to @range->end (exclusive) when this returns. The two may lie outside of the
  *	tracker. The driver takes the lock that it commits under, takes its entries
@@ -27,16 +28,23 @@ struct hmm_range_tracker;
  *	Called with locks of mm held (mmap_lock, or those of a reverse mapping), so
  *	nothing that allocates memory or takes mmap_lock can be done here, nor under
  *	a lock that is taken here. Calls for one tracker may run at the same time.
- *	hmm_range_unregister() makes one as well, for the whole of the tracker.
+ *	hmm_tracker_unregister() makes one as well, for the whole of the tracker,
+ *	with MMU_NOTIFY_CLEAR as the event.
+ * @ignores: Optional. Returns true for an event that the driver began itself and
+ *	handles where it began it: MMU_NOTIFY_MIGRATE or MMU_NOTIFY_EXCLUSIVE with
+ *	the driver's own @range->owner. The range stays valid then, and @invalidate is
+ *	not called. Called under the same locks as @invalidate; must not sleep.
  */
-struct hmm_range_ops {
-	bool (*invalidate)(struct hmm_range_tracker *tracker,
+struct hmm_tracker_ops {
+	bool (*invalidate)(struct hmm_tracker *tracker,
 			   const struct mmu_notifier_range *range,
 			   bool may_block);
+	bool (*ignores)(struct hmm_tracker *tracker,
+			const struct mmu_notifier_range *range);
 };
 
 /**
- * struct hmm_range_tracker - a range of an mm that a driver is told about
+ * struct hmm_tracker - a range of an mm that a driver is told about
  *
  * The driver embeds it, and has it registered for as long as the device has
  * entries for pages of the range. The members are for mm/hmm_range.c, but for
@@ -48,21 +56,22 @@ struct hmm_range_ops {
  *	the mm, of which it keeps the struct, not the address space, alive
  * @ops: the driver's
  * @users: the registration, and each call that works on the tracker
- * @closing: hmm_range_unregister() has begun
+ * @closing: hmm_tracker_unregister() has begun
  * @idle: @users is 0
  */
-struct hmm_range_tracker {
+struct hmm_tracker {
 	struct mmu_interval_notifier notifier;
-	const struct hmm_range_ops *ops;
+	const struct hmm_tracker_ops *ops;
 	refcount_t users;
 	bool closing;
 	struct completion idle;
 };
 
-int hmm_range_register(struct hmm_range_tracker *tracker, struct mm_struct *mm,
-		       unsigned long start, unsigned long end,
-		       const struct hmm_range_ops *ops);
-void hmm_range_unregister(struct hmm_range_tracker *tracker);
+int hmm_tracker_register(struct hmm_tracker *tracker, struct mm_struct *mm,
+			 unsigned long start, unsigned long end,
+			 const struct hmm_tracker_ops *ops);
+void hmm_tracker_unregister(struct hmm_tracker *tracker);
+
 int hmm_range_wait_until_valid(struct hmm_range *range, unsigned int timeout_ms);
 int hmm_range_snapshot(struct hmm_range *range,
 		       int (*commit)(struct hmm_range *range),
@@ -79,12 +88,12 @@ int hmm_range_populate(struct hmm_range *range,
  * Drivers use only this, not mmu_interval_read_retry(): that relies on the seq being
  * set under the driver's lock, and a tracker's is set before its callback, without it.
  *
- * Context: under the lock that the tracker's invalidate callback takes. What it
- * says is true for as long as that is held: the CPU's page tables may change only
- * after the callback had the lock. Without it, true means nothing, and false what
- * it says. mmap_lock does not matter.
- * Return: true if nothing has hit the tracker since the range was last found valid;
- * hmm_range_unregister() is a hit, too.
+ * Context: under the lock that the tracker's invalidate callback takes. The answer is
+ * true for as long as that is held: the CPU's page tables may change only after the
+ * callback had the lock. Without it, true means nothing, and false is final.
+ * mmap_lock does not matter.
+ * Return: true if the last call for @range returned 0 and nothing has hit the tracker
+ * since. hmm_tracker_unregister() is a hit, too.
  */
 static inline bool hmm_range_valid(const struct hmm_range *range)
 {

@@ -8,6 +8,7 @@
  * asserted: the range is on the stack, and has to come to its end.
  */
 #include <kunit/test.h>
+#include <linux/completion.h>
 #include <linux/delay.h>
 #include <linux/hmm_range.h>
 #include <linux/kthread.h>
@@ -28,47 +29,95 @@
 #define LONG		(LONG_MS * HZ / 1000)
 
 #define MANY		100
+#define CALLERS		8
 
 /**
  * struct recorder - a tracker that writes down what it is told
  * @tracker: the tracker
  * @range: what is waited for and populated
  * @hits: calls of its callback
+ * @event: of the last call
  * @may_block: what the last call was told
  * @refuses: says no where it must not block
+ * @stalls: callbacks wait for @go, each for one complete()
+ * @go: lets them go on
  * @commits: calls of its commit function
  * @busy: so many of them have the range hit first
+ * @busy_event: by such an event, whose owner is the recorder
  * @error: what they return, if nothing was hit
  */
 struct recorder {
-	struct hmm_range_tracker tracker;
+	struct hmm_tracker tracker;
 	struct hmm_range range;
-	int hits;
+	atomic_t hits;
+	enum mmu_notifier_event event;
 	bool may_block;
 	bool refuses;
+	bool stalls;
+	struct completion go;
 	int commits;
 	int busy;
+	enum mmu_notifier_event busy_event;
 	int error;
 };
 
-static bool recorder_invalidate(struct hmm_range_tracker *tracker,
+static bool recorder_invalidate(struct hmm_tracker *tracker,
 				const struct mmu_notifier_range *range,
 				bool may_block)
 {
 	struct recorder *recorder = container_of(tracker, struct recorder, tracker);
 
-	recorder->hits++;
-	recorder->may_block = may_block;
+	atomic_inc(&recorder->hits);
+	WRITE_ONCE(recorder->event, range->event);
+	WRITE_ONCE(recorder->may_block, may_block);
+	if (READ_ONCE(recorder->stalls))
+		wait_for_completion(&recorder->go);
 	return may_block || !recorder->refuses;
 }
 
-static const struct hmm_range_ops recorder_ops = {
+/* As nouveau does: it makes pages exclusive to its device, and is told so. */
+static bool recorder_ignores(struct hmm_tracker *tracker,
+			     const struct mmu_notifier_range *range)
+{
+	return range->event == MMU_NOTIFY_EXCLUSIVE &&
+	       range->owner == container_of(tracker, struct recorder, tracker);
+}
+
+static const struct hmm_tracker_ops recorder_ops = {
 	.invalidate = recorder_invalidate,
+	.ignores = recorder_ignores,
 };
+
+static int hits(const struct recorder *recorder)
+{
+	return atomic_read(&recorder->hits);
+}
 
 static void recorder_unregister(void *recorder)
 {
-	hmm_range_unregister(&((struct recorder *)recorder)->tracker);
+	hmm_tracker_unregister(&((struct recorder *)recorder)->tracker);
+}
+
+static void register_recorder(struct kunit *test, struct recorder *recorder,
+			      unsigned long start)
+{
+	int ret;
+
+	KUNIT_ASSERT_NOT_NULL(test, recorder);
+	recorder->range.notifier = &recorder->tracker.notifier;
+	init_completion(&recorder->go);
+	ret = hmm_tracker_register(&recorder->tracker, current->mm, start, start + SIZE,
+				   &recorder_ops);
+	KUNIT_ASSERT_EQ(test, ret, 0);
+}
+
+/* One that the test has unregistered and freed by sleep_in_unregister(). */
+static struct recorder *mortal_recorder_at(struct kunit *test, unsigned long start)
+{
+	struct recorder *recorder = kzalloc(sizeof(*recorder), GFP_KERNEL);
+
+	register_recorder(test, recorder, start);
+	return recorder;
 }
 
 static struct recorder *recorder_at(struct kunit *test, unsigned long start)
@@ -76,11 +125,7 @@ static struct recorder *recorder_at(struct kunit *test, unsigned long start)
 	struct recorder *recorder = kunit_kzalloc(test, sizeof(*recorder), GFP_KERNEL);
 	int ret;
 
-	KUNIT_ASSERT_NOT_NULL(test, recorder);
-	recorder->range.notifier = &recorder->tracker.notifier;
-	ret = hmm_range_register(&recorder->tracker, current->mm, start, start + SIZE,
-				 &recorder_ops);
-	KUNIT_ASSERT_EQ(test, ret, 0);
+	register_recorder(test, recorder, start);
 	ret = kunit_add_action_or_reset(test, recorder_unregister, recorder);
 	KUNIT_ASSERT_EQ(test, ret, 0);
 	return recorder;
@@ -144,7 +189,7 @@ static void overlap_hits(struct kunit *test)
 
 	KUNIT_EXPECT_EQ(test, look(a), 0);
 	hit(AT(0) + edge->start, AT(0) + edge->end);
-	KUNIT_EXPECT_EQ(test, a->hits, edge->overlaps);
+	KUNIT_EXPECT_EQ(test, hits(a), edge->overlaps);
 	KUNIT_EXPECT_EQ(test, hmm_range_valid(&a->range), !edge->overlaps);
 }
 
@@ -157,13 +202,14 @@ static void overlap_waits(struct kunit *test)
 
 	start(&range, AT(0) + edge->start, AT(0) + edge->end);
 	KUNIT_EXPECT_EQ(test, look(a), edge->overlaps ? -ETIMEDOUT : 0);
+	KUNIT_EXPECT_EQ(test, hmm_range_valid(&a->range), !edge->overlaps);
 	end(&range);
 	KUNIT_EXPECT_EQ(test, look(a), 0);
 	KUNIT_EXPECT_TRUE(test, hmm_range_valid(&a->range));
 }
 
-/* Passes if a hit that is over is not waited for, though the epoch goes on. */
-static void waits_not_for_the_epoch(struct kunit *test)
+/* Passes if a hit that is over is not waited for, though another range is in flight. */
+static void waits_not_for_others(struct kunit *test)
 {
 	struct recorder *a = recorder_at(test, AT(0));
 	struct recorder *b = recorder_at(test, AT(1));
@@ -171,7 +217,7 @@ static void waits_not_for_the_epoch(struct kunit *test)
 
 	start(&range, AT(0), AT(0) + SIZE);
 	hit(AT(1), AT(1) + SIZE);
-	KUNIT_EXPECT_EQ(test, b->hits, 1);
+	KUNIT_EXPECT_EQ(test, hits(b), 1);
 	KUNIT_EXPECT_EQ(test, look(b), 0);
 	KUNIT_EXPECT_EQ(test, look(a), -ETIMEDOUT);
 	end(&range);
@@ -179,10 +225,10 @@ static void waits_not_for_the_epoch(struct kunit *test)
 }
 
 /*
- * Passes if a second hit in one epoch is seen: the first diagram in mmu_notifier.c,
- * with three hits, as the first may differ from what a new subscription has.
+ * Passes if each hit is seen while another range is in flight all the time: three, as
+ * the first may differ from what a new subscription has.
  */
-static void second_hit_in_epoch(struct kunit *test)
+static void each_hit_is_seen(struct kunit *test)
 {
 	struct recorder *b = recorder_at(test, AT(1));
 	struct mmu_notifier_range range;
@@ -219,7 +265,7 @@ static void waits_for_each(struct kunit *test)
 
 /*
  * Passes if a range that was in flight before the tracker was there is waited for by
- * those that it overlaps. Nothing was hit, so the tree is not frozen.
+ * those that it overlaps, and does not tell it.
  */
 static void registered_in_flight(struct kunit *test)
 {
@@ -230,54 +276,40 @@ static void registered_in_flight(struct kunit *test)
 	start(&range, AT(0), AT(0) + SIZE);
 	a = recorder_at(test, AT(0));
 	b = recorder_at(test, AT(1));
-	KUNIT_EXPECT_EQ(test, a->hits, 0);
+	KUNIT_EXPECT_EQ(test, hits(a), 0);
 	KUNIT_EXPECT_EQ(test, look(a), -ETIMEDOUT);
 	KUNIT_EXPECT_EQ(test, look(b), 0);
 	hit(AT(1), AT(1) + 1);
-	KUNIT_EXPECT_EQ(test, b->hits, 1);
+	KUNIT_EXPECT_EQ(test, hits(b), 1);
 	end(&range);
 	KUNIT_EXPECT_EQ(test, look(a), 0);
 }
 
 /*
- * Passes if a tracker that is registered while the tree is frozen is not taken for
- * valid before ranges tell it: the second diagram in mmu_interval_read_begin().
+ * Passes if a tracker that is registered after another was hit, with that range still in
+ * flight, is told at once, and waits for what overlaps it alone.
  */
-static void deferred_waits_for_the_epoch(struct kunit *test)
+static void insert_after_a_hit(struct kunit *test)
 {
-	struct recorder *b;
-	struct mmu_notifier_range epoch, range;
+	struct recorder *b, *c;
+	struct mmu_notifier_range elsewhere, range;
 
 	recorder_at(test, AT(0));
-	start(&epoch, AT(0), AT(0) + SIZE);
+	start(&elsewhere, AT(0), AT(0) + SIZE);
 	b = recorder_at(test, AT(1));
-	KUNIT_EXPECT_EQ(test, look(b), -ETIMEDOUT);
-	start(&range, AT(1), AT(1) + SIZE);
-	KUNIT_EXPECT_EQ(test, b->hits, 0);
-	KUNIT_EXPECT_EQ(test, look(b), -ETIMEDOUT);
-	end(&range);
-	KUNIT_EXPECT_EQ(test, look(b), -ETIMEDOUT);
-	end(&epoch);
 	KUNIT_EXPECT_EQ(test, look(b), 0);
-	hit(AT(1), AT(1) + SIZE);
-	KUNIT_EXPECT_EQ(test, b->hits, 1);
-}
-
-/* Passes if a tracker can go before it ever was in the tree. */
-static void deferred_and_gone(struct kunit *test)
-{
-	struct recorder *b;
-	struct mmu_notifier_range epoch;
-
-	recorder_at(test, AT(0));
-	start(&epoch, AT(0), AT(0) + SIZE);
-	b = recorder_at(test, AT(1));
-	kunit_release_action(test, recorder_unregister, b);
-	end(&epoch);
-	/* The last word of unregister, and no other. */
-	KUNIT_EXPECT_EQ(test, b->hits, 1);
-	hit(AT(1), AT(1) + SIZE);
-	KUNIT_EXPECT_EQ(test, b->hits, 1);
+	KUNIT_EXPECT_TRUE(test, hmm_range_valid(&b->range));
+	start(&range, AT(1), AT(1) + SIZE);
+	KUNIT_EXPECT_EQ(test, hits(b), 1);
+	KUNIT_EXPECT_FALSE(test, hmm_range_valid(&b->range));
+	c = recorder_at(test, AT(1));
+	KUNIT_EXPECT_EQ(test, look(b), -ETIMEDOUT);
+	KUNIT_EXPECT_EQ(test, look(c), -ETIMEDOUT);
+	end(&range);
+	KUNIT_EXPECT_EQ(test, look(b), 0);
+	KUNIT_EXPECT_EQ(test, look(c), 0);
+	KUNIT_EXPECT_EQ(test, hits(c), 0);
+	end(&elsewhere);
 }
 
 /* Passes if a range that an interval refuses is not in flight any more. */
@@ -290,7 +322,7 @@ static void refused_by_interval(struct kunit *test)
 	b->refuses = true;
 	init_range(&range, AT(0), AT(1) + SIZE);
 	KUNIT_EXPECT_EQ(test, mmu_notifier_invalidate_range_start_nonblock(&range), -EAGAIN);
-	KUNIT_EXPECT_EQ(test, b->hits, 1);
+	KUNIT_EXPECT_EQ(test, hits(b), 1);
 	KUNIT_EXPECT_FALSE(test, b->may_block);
 	KUNIT_EXPECT_EQ(test, look(a), 0);
 	KUNIT_EXPECT_EQ(test, look(b), 0);
@@ -335,13 +367,13 @@ static void refused_by_list(struct kunit *test)
 		KUNIT_EXPECT_EQ(test, look(a), 0);
 	}
 	mmu_notifier_unregister(&notifier, current->mm);
-	/* The tree can change: it is not frozen for good. */
 	KUNIT_EXPECT_EQ(test, look(recorder_at(test, AT(1))), 0);
 }
 
 /**
  * struct sleeper - a task that waits
  * @recorder: for what
+ * @range: of sleep_in_invalidation()
  * @task: the task
  * @entered: it is about to
  * @result: what came of it
@@ -349,6 +381,7 @@ static void refused_by_list(struct kunit *test)
  */
 struct sleeper {
 	struct recorder *recorder;
+	struct mmu_notifier_range range;
 	struct task_struct *task;
 	bool entered;
 	int result;
@@ -375,24 +408,42 @@ static int sleep_in_read_begin(void *data)
 	return 0;
 }
 
+static int only_unregister(void *data)
+{
+	struct sleeper *sleeper = data;
+
+	WRITE_ONCE(sleeper->entered, true);
+	hmm_tracker_unregister(&sleeper->recorder->tracker);
+	complete(&sleeper->done);
+	return 0;
+}
+
 static int sleep_in_unregister(void *data)
 {
 	struct sleeper *sleeper = data;
 
 	WRITE_ONCE(sleeper->entered, true);
-	hmm_range_unregister(&sleeper->recorder->tracker);
+	hmm_tracker_unregister(&sleeper->recorder->tracker);
 	/* Nobody looks at it any more, or KASAN tells. */
 	kfree(sleeper->recorder);
 	complete(&sleeper->done);
 	return 0;
 }
 
-/* Returns when the task sleeps; false if it does not. */
-static bool put_to_sleep(struct sleeper *sleeper, int (*function)(void *data),
-			 struct recorder *recorder)
+static int sleep_in_invalidation(void *data)
 {
-	unsigned long deadline = jiffies + LONG;
+	struct sleeper *sleeper = data;
 
+	WRITE_ONCE(sleeper->entered, true);
+	mmu_notifier_invalidate_range_start(&sleeper->range);
+	mmu_notifier_invalidate_range_end(&sleeper->range);
+	complete(&sleeper->done);
+	return 0;
+}
+
+static bool start_task(struct sleeper *sleeper, int (*function)(void *data),
+		       struct recorder *recorder)
+{
 	sleeper->recorder = recorder;
 	sleeper->entered = false;
 	init_completion(&sleeper->done);
@@ -401,6 +452,17 @@ static bool put_to_sleep(struct sleeper *sleeper, int (*function)(void *data),
 		return false;
 	get_task_struct(sleeper->task);
 	wake_up_process(sleeper->task);
+	return true;
+}
+
+/* Returns when the task sleeps; false if it does not. */
+static bool put_to_sleep(struct sleeper *sleeper, int (*function)(void *data),
+			 struct recorder *recorder)
+{
+	unsigned long deadline = jiffies + LONG;
+
+	if (!start_task(sleeper, function, recorder))
+		return false;
 	/* Its state alone is set before it has left the CPU, and that is counted. */
 	while (!READ_ONCE(sleeper->entered) ||
 	       !wait_task_inactive(sleeper->task, TASK_UNINTERRUPTIBLE)) {
@@ -451,23 +513,143 @@ static void newcomer_ends_first(struct kunit *test)
 	KUNIT_EXPECT_TRUE(test, wakes_up(&sleeper));
 }
 
-/* Passes if the tasks that wait for a frozen tree are woken when it thaws. */
-static void deferred_sleeps(struct kunit *test)
+/* Has a task invalidate, and returns when it sleeps in the callback of a recorder. */
+static bool stall_walk(struct sleeper *sleeper, struct recorder *recorder,
+		       unsigned long start, unsigned long end)
 {
-	struct mmu_notifier_range epoch, range;
-	struct sleeper sleeper;
+	WRITE_ONCE(recorder->stalls, true);
+	init_range(&sleeper->range, start, end);
+	return put_to_sleep(sleeper, sleep_in_invalidation, recorder);
+}
 
-	recorder_at(test, AT(0));
-	start(&epoch, AT(0), AT(0) + SIZE);
-	start(&range, AT(1), AT(1) + SIZE);
-	KUNIT_EXPECT_TRUE(test, put_to_sleep(&sleeper, sleep_until_valid,
-					     recorder_at(test, AT(1))));
-	end(&range);
+static void go_on(struct recorder *recorder)
+{
+	WRITE_ONCE(recorder->stalls, false);
+	complete(&recorder->go);
+}
+
+/*
+ * Passes if trackers that are registered during a walk, behind it and ahead of it, wait
+ * for its range, are not told by it, and are told by others at once.
+ */
+static void insert_during_a_walk(struct kunit *test)
+{
+	struct recorder *a = recorder_at(test, AT(1));
+	struct recorder *last = recorder_at(test, AT(4));
+	struct recorder *new[4];
+	struct sleeper walk;
+	int i;
+
+	KUNIT_EXPECT_TRUE(test, stall_walk(&walk, a, AT(0), AT(4) + SIZE));
+	for (i = 0; i < 4; i++) {
+		/* Two at the place of the walk: beside it in the tree, on either side. */
+		new[i] = recorder_at(test, AT(i < 2 ? 2 * i : 1));
+		KUNIT_EXPECT_EQ(test, look(new[i]), -ETIMEDOUT);
+	}
+	hit(AT(2), AT(2) + SIZE);
+	KUNIT_EXPECT_EQ(test, hits(new[1]), 1);
+	KUNIT_EXPECT_EQ(test, hits(last), 0);
+	KUNIT_EXPECT_EQ(test, look(recorder_at(test, AT(5))), 0);
+	go_on(a);
+	KUNIT_EXPECT_TRUE(test, wakes_up(&walk));
+	KUNIT_EXPECT_EQ(test, hits(a), 1);
+	KUNIT_EXPECT_EQ(test, hits(last), 1);
+	for (i = 0; i < 4; i++) {
+		KUNIT_EXPECT_EQ(test, hits(new[i]), i == 1);
+		KUNIT_EXPECT_EQ(test, look(new[i]), 0);
+	}
+}
+
+/*
+ * Passes if a walk does not keep trackers that it is not at: one that it has told, the
+ * next one, which it goes past then, and one that came during it.
+ */
+static void remove_during_a_walk(struct kunit *test)
+{
+	struct recorder *told = mortal_recorder_at(test, AT(0));
+	struct recorder *a = recorder_at(test, AT(1));
+	struct recorder *next = mortal_recorder_at(test, AT(2));
+	struct recorder *last = recorder_at(test, AT(3));
+	struct recorder *gone[] = { told, next, NULL };
+	struct sleeper walk, unregisters;
+	int i;
+
+	KUNIT_EXPECT_TRUE(test, stall_walk(&walk, a, AT(0), AT(3) + SIZE));
+	KUNIT_EXPECT_EQ(test, hits(told), 1);
+	gone[2] = mortal_recorder_at(test, AT(1));
+	for (i = 0; i < ARRAY_SIZE(gone); i++) {
+		KUNIT_EXPECT_TRUE(test, start_task(&unregisters, sleep_in_unregister,
+						   gone[i]));
+		KUNIT_EXPECT_TRUE(test, wakes_up(&unregisters));
+	}
+	KUNIT_EXPECT_FALSE(test, completion_done(&walk.done));
+	go_on(a);
+	KUNIT_EXPECT_TRUE(test, wakes_up(&walk));
+	KUNIT_EXPECT_EQ(test, hits(last), 1);
+}
+
+/*
+ * Passes if the callbacks that run keep a tracker, each of them, and no callback comes
+ * once it is being unregistered: the diagram in mmu_notifier.c.
+ */
+static void remove_waits_for_callbacks(struct kunit *test)
+{
+	struct recorder *a = mortal_recorder_at(test, AT(0));
+	struct recorder *b = recorder_at(test, AT(0));
+	struct sleeper one, other, unregisters;
+
+	KUNIT_EXPECT_TRUE(test, stall_walk(&one, a, AT(0), AT(0) + 1));
+	KUNIT_EXPECT_TRUE(test, stall_walk(&other, a, AT(0), AT(0) + SIZE));
+	WRITE_ONCE(a->stalls, false);
+	KUNIT_EXPECT_TRUE(test, put_to_sleep(&unregisters, sleep_in_unregister, a));
+	KUNIT_EXPECT_EQ(test, hits(a), 3);
+	hit(AT(0), AT(0) + SIZE);
+	KUNIT_EXPECT_EQ(test, hits(a), 3);
+	KUNIT_EXPECT_EQ(test, hits(b), 1);
+
+	/* Either of them goes on. */
+	complete(&a->go);
 	msleep(20);
-	KUNIT_EXPECT_FALSE(test, completion_done(&sleeper.done));
-	end(&epoch);
-	KUNIT_EXPECT_TRUE(test, wakes_up(&sleeper));
-	KUNIT_EXPECT_EQ(test, sleeper.result, 0);
+	KUNIT_EXPECT_FALSE(test, completion_done(&unregisters.done));
+	complete(&a->go);
+	KUNIT_EXPECT_TRUE(test, wakes_up(&unregisters));
+	KUNIT_EXPECT_TRUE(test, wakes_up(&one));
+	KUNIT_EXPECT_TRUE(test, wakes_up(&other));
+	KUNIT_EXPECT_EQ(test, hits(b), 3);
+}
+
+/* Passes if a tracker goes that was hit, with the range in flight and its callback over. */
+static void remove_in_flight(struct kunit *test)
+{
+	struct recorder *a = mortal_recorder_at(test, AT(0));
+	struct mmu_notifier_range range;
+	struct sleeper unregisters;
+
+	start(&range, AT(0), AT(0) + SIZE);
+	KUNIT_EXPECT_EQ(test, hits(a), 1);
+	KUNIT_EXPECT_TRUE(test, start_task(&unregisters, sleep_in_unregister, a));
+	KUNIT_EXPECT_TRUE(test, wakes_up(&unregisters));
+	end(&range);
+}
+
+/* Passes if a walk that is refused half way keeps none of its trackers. */
+static void remove_after_refusal(struct kunit *test)
+{
+	struct recorder *all[3];
+	struct mmu_notifier_range range;
+	struct sleeper unregisters;
+	int i;
+
+	for (i = 0; i < 3; i++)
+		all[i] = mortal_recorder_at(test, AT(i));
+	all[1]->refuses = true;
+	init_range(&range, AT(0), AT(2) + SIZE);
+	KUNIT_EXPECT_EQ(test, mmu_notifier_invalidate_range_start_nonblock(&range), -EAGAIN);
+	KUNIT_EXPECT_EQ(test, hits(all[2]), 0);
+	for (i = 0; i < 3; i++) {
+		KUNIT_EXPECT_TRUE(test, start_task(&unregisters, sleep_in_unregister, all[i]));
+		KUNIT_EXPECT_TRUE(test, wakes_up(&unregisters));
+	}
 }
 
 static unsigned long switches(const struct sleeper *sleepers, int except)
@@ -480,7 +662,7 @@ static unsigned long switches(const struct sleeper *sleepers, int except)
 	return sum;
 }
 
-/* Passes if the end of a range wakes who waits for it, once, and nobody else. */
+/* Passes if the end of a range wakes the task that waits for it, once, and no other. */
 static void wakes_only_concerned(struct kunit *test)
 {
 	struct mmu_notifier_range *ranges;
@@ -525,13 +707,35 @@ static void wait_is_bounded(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, hmm_range_wait_until_valid(&a->range, 50), -ETIMEDOUT);
 	KUNIT_EXPECT_GE(test, jiffies - before, msecs_to_jiffies(50));
 	KUNIT_EXPECT_LT(test, jiffies - before, LONG);
+	KUNIT_EXPECT_FALSE(test, hmm_range_valid(&a->range));
 	end(&range);
 	KUNIT_EXPECT_EQ(test, look(a), 0);
 }
 
 /*
- * Passes if what was read is not valid once the tracker is unregistered: who populates
- * without a commit function may look only then. Nor is what never was read.
+ * Passes if a read that ends with an error leaves the caller's seq as it was: with the
+ * new one, what the range has taken down would be valid again.
+ */
+static void refused_read_begin(struct kunit *test)
+{
+	struct recorder *a = recorder_at(test, AT(0));
+	struct mmu_interval_notifier *notifier = &a->tracker.notifier;
+	struct mmu_notifier_range range;
+	unsigned long seq = 0;
+
+	KUNIT_EXPECT_EQ(test, mmu_interval_read_begin_timeout(notifier, &seq, 0), 0);
+	KUNIT_EXPECT_FALSE(test, mmu_interval_read_retry(notifier, seq));
+	start(&range, AT(0), AT(0) + SIZE);
+	KUNIT_EXPECT_EQ(test, mmu_interval_read_begin_timeout(notifier, &seq, 0), -ETIMEDOUT);
+	KUNIT_EXPECT_TRUE(test, mmu_interval_read_retry(notifier, seq));
+	end(&range);
+	KUNIT_EXPECT_EQ(test, mmu_interval_read_begin_timeout(notifier, &seq, 0), 0);
+	KUNIT_EXPECT_FALSE(test, mmu_interval_read_retry(notifier, seq));
+}
+
+/*
+ * Passes if a range is not valid once the tracker is unregistered: a driver that populates
+ * without a commit function may look only then. Nor is one that never was read.
  */
 static void unregister_hits(struct kunit *test)
 {
@@ -542,24 +746,51 @@ static void unregister_hits(struct kunit *test)
 	KUNIT_EXPECT_TRUE(test, hmm_range_valid(&a->range));
 	kunit_release_action(test, recorder_unregister, a);
 	/* The test's memory, the tracker with it, stays until its end. */
-	KUNIT_EXPECT_EQ(test, a->hits, 1);
+	KUNIT_EXPECT_EQ(test, hits(a), 1);
 	KUNIT_EXPECT_TRUE(test, a->may_block);
+	/* KFD takes MMU_NOTIFY_UNMAP for an munmap(). */
+	KUNIT_EXPECT_EQ(test, a->event, MMU_NOTIFY_CLEAR);
 	KUNIT_EXPECT_FALSE(test, hmm_range_valid(&a->range));
 	KUNIT_EXPECT_FALSE(test, hmm_range_valid(&unread));
 }
 
-/* Passes if who waits when the tracker is unregistered is out before it is gone. */
+static int look_without_pause(void *data)
+{
+	struct sleeper *sleeper = data;
+	struct hmm_range range = { .notifier = &sleeper->recorder->tracker.notifier };
+
+	while (!kthread_should_stop()) {
+		hmm_range_wait_until_valid(&range, 0);
+		cond_resched();
+	}
+	return 0;
+}
+
+/* Passes if callers that come one after the other do not keep an unregister. */
+static void unregister_with_callers(struct kunit *test)
+{
+	struct recorder *a = recorder_at(test, AT(0));
+	struct sleeper callers[CALLERS], unregisters;
+	int i;
+
+	for (i = 0; i < CALLERS; i++)
+		KUNIT_EXPECT_TRUE(test, start_task(&callers[i], look_without_pause, a));
+	kunit_remove_action(test, recorder_unregister, a);
+	KUNIT_EXPECT_TRUE(test, start_task(&unregisters, only_unregister, a));
+	KUNIT_EXPECT_TRUE(test, wakes_up(&unregisters));
+	KUNIT_EXPECT_EQ(test, look(a), -ECANCELED);
+	for (i = 0; i < CALLERS; i++) {
+		kthread_stop(callers[i].task);
+		put_task_struct(callers[i].task);
+	}
+}
+
+/* Passes if a task that waits when the tracker is unregistered is out before it is gone. */
 static void unregister_with_sleeper(struct kunit *test)
 {
 	struct sleeper waits, unregisters;
 	struct mmu_notifier_range range;
-	struct recorder *a;
-
-	a = kzalloc(sizeof(*a), GFP_KERNEL);
-	KUNIT_ASSERT_NOT_NULL(test, a);
-	a->range.notifier = &a->tracker.notifier;
-	KUNIT_ASSERT_EQ(test, 0, hmm_range_register(&a->tracker, current->mm, AT(0),
-						    AT(0) + SIZE, &recorder_ops));
+	struct recorder *a = mortal_recorder_at(test, AT(0));
 
 	start(&range, AT(0), AT(0) + SIZE);
 	KUNIT_EXPECT_TRUE(test, put_to_sleep(&waits, sleep_until_valid, a));
@@ -571,10 +802,7 @@ static void unregister_with_sleeper(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, waits.result, -ECANCELED);
 }
 
-/*
- * The same, of one that sleeps for a range that began before the tracker: the tree
- * is not frozen, so the subscription by itself would go without waiting.
- */
+/* The same, of one that sleeps for a range that began before the tracker. */
 static void unregister_with_sleeper_in_flight(struct kunit *test)
 {
 	struct sleeper waits, unregisters;
@@ -582,13 +810,8 @@ static void unregister_with_sleeper_in_flight(struct kunit *test)
 	struct recorder *a;
 
 	recorder_at(test, AT(1));
-	a = kzalloc(sizeof(*a), GFP_KERNEL);
-	KUNIT_ASSERT_NOT_NULL(test, a);
-	a->range.notifier = &a->tracker.notifier;
-
 	start(&range, AT(0), AT(0) + SIZE);
-	KUNIT_EXPECT_EQ(test, 0, hmm_range_register(&a->tracker, current->mm, AT(0),
-						    AT(0) + SIZE, &recorder_ops));
+	a = mortal_recorder_at(test, AT(0));
 	KUNIT_EXPECT_TRUE(test, put_to_sleep(&waits, sleep_until_valid, a));
 	KUNIT_EXPECT_TRUE(test, put_to_sleep(&unregisters, sleep_in_unregister, a));
 	KUNIT_EXPECT_FALSE(test, completion_done(&waits.done));
@@ -602,7 +825,7 @@ static void unregister_with_sleeper_in_flight(struct kunit *test)
 static void mm_gone(struct kunit *test)
 {
 	struct recorder recorder = { .range.notifier = &recorder.tracker.notifier };
-	struct hmm_range_tracker other;
+	struct hmm_tracker other;
 	struct mm_struct *mm = mm_alloc();
 	struct mmu_notifier_range range;
 	struct sleeper sleeper;
@@ -611,7 +834,7 @@ static void mm_gone(struct kunit *test)
 
 	KUNIT_ASSERT_NOT_NULL(test, mm);
 	mmgrab(mm);
-	ret = hmm_range_register(&recorder.tracker, mm, AT(0), AT(0) + SIZE, &recorder_ops);
+	ret = hmm_tracker_register(&recorder.tracker, mm, AT(0), AT(0) + SIZE, &recorder_ops);
 	KUNIT_EXPECT_EQ(test, ret, 0);
 	if (ret) {
 		mmput(mm);
@@ -623,7 +846,7 @@ static void mm_gone(struct kunit *test)
 	mmu_notifier_invalidate_range_start(&range);
 	KUNIT_EXPECT_TRUE(test, put_to_sleep(&sleeper, sleep_until_valid, &recorder));
 	mmput(mm);
-	KUNIT_EXPECT_EQ(test, recorder.hits, 2);
+	KUNIT_EXPECT_EQ(test, hits(&recorder), 2);
 	mmu_notifier_invalidate_range_end(&range);
 	KUNIT_EXPECT_TRUE(test, wakes_up(&sleeper));
 	KUNIT_EXPECT_EQ(test, sleeper.result, -EFAULT);
@@ -633,20 +856,24 @@ static void mm_gone(struct kunit *test)
 	recorder.range.end = AT(0) + SIZE;
 	recorder.range.hmm_pfns = pfns;
 	KUNIT_EXPECT_EQ(test, hmm_range_snapshot(&recorder.range, NULL, LONG_MS), -EFAULT);
-	KUNIT_EXPECT_EQ(test, -EFAULT, hmm_range_register(&other, mm, AT(0), AT(0) + SIZE,
-							  &recorder_ops));
-	hmm_range_unregister(&recorder.tracker);
+	KUNIT_EXPECT_EQ(test, -EFAULT, hmm_tracker_register(&other, mm, AT(0), AT(0) + SIZE,
+							    &recorder_ops));
+	hmm_tracker_unregister(&recorder.tracker);
 	mmdrop(mm);
 }
 
 static int recorder_commit(struct hmm_range *range)
 {
 	struct recorder *recorder = container_of(range, struct recorder, range);
+	struct mmu_notifier_range busy;
 
 	recorder->commits++;
 	if (recorder->busy) {
 		recorder->busy--;
-		hit(range->start, range->start + 1);
+		mmu_notifier_range_init_owner(&busy, recorder->busy_event, 0, current->mm,
+					      range->start, range->start + 1, recorder);
+		mmu_notifier_invalidate_range_start(&busy);
+		mmu_notifier_invalidate_range_end(&busy);
 	}
 	return hmm_range_valid(range) ? recorder->error : -EBUSY;
 }
@@ -691,6 +918,32 @@ static void populate_rounds(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, -ENOSPC,
 			hmm_range_populate(&a->range, recorder_commit, LONG_MS));
 	KUNIT_EXPECT_EQ(test, a->commits, 1);
+	KUNIT_EXPECT_FALSE(test, hmm_range_valid(&a->range));
+}
+
+/* Passes if a driver can make an event in its commit function, and ignore it. */
+static void own_events(struct kunit *test)
+{
+	struct recorder *a = populated_recorder(test);
+	struct recorder *b = recorder_at(test, a->range.start);
+
+	a->busy_event = MMU_NOTIFY_EXCLUSIVE;
+	a->busy = INT_MAX;
+	KUNIT_EXPECT_EQ(test, look(b), 0);
+	KUNIT_EXPECT_EQ(test, 0, hmm_range_populate(&a->range, recorder_commit, LONG_MS));
+	KUNIT_EXPECT_EQ(test, a->commits, 1);
+	KUNIT_EXPECT_EQ(test, hits(a), 0);
+	KUNIT_EXPECT_TRUE(test, hmm_range_valid(&a->range));
+	/* To another driver it is an event like any other. */
+	KUNIT_EXPECT_EQ(test, hits(b), 1);
+	KUNIT_EXPECT_FALSE(test, hmm_range_valid(&b->range));
+
+	/* And its own of another kind is no exception. */
+	a->busy_event = MMU_NOTIFY_MIGRATE;
+	a->busy = 1;
+	KUNIT_EXPECT_EQ(test, 0, hmm_range_populate(&a->range, recorder_commit, LONG_MS));
+	KUNIT_EXPECT_EQ(test, a->commits, 3);
+	KUNIT_EXPECT_EQ(test, hits(a), 1);
 }
 
 /* Passes if there is one round with no time for more, and an end to many. */
@@ -725,16 +978,16 @@ static void bad_arguments(struct kunit *test)
 	struct mm_struct *mm = current->mm;
 	struct hmm_range good = a->range;
 	struct hmm_range *range = &a->range;
-	struct hmm_range_tracker tracker;
+	struct recorder other = { };
 
-#define REGISTER(start, end) hmm_range_register(&tracker, mm, start, end, &recorder_ops)
+#define REGISTER(start, end) hmm_tracker_register(&other.tracker, mm, start, end, &recorder_ops)
 #define POPULATE() hmm_range_populate(range, NULL, 0)
 	KUNIT_EXPECT_EQ(test, REGISTER(BASE, BASE), -EINVAL);
 	KUNIT_EXPECT_EQ(test, REGISTER(BASE + PAGE_SIZE, BASE), -EINVAL);
 	KUNIT_EXPECT_EQ(test, REGISTER(BASE + 1, BASE + PAGE_SIZE), -EINVAL);
 	KUNIT_EXPECT_EQ(test, REGISTER(BASE, BASE + PAGE_SIZE + 1), -EINVAL);
 	KUNIT_EXPECT_EQ(test, REGISTER(0, ULONG_MAX & PAGE_MASK), 0);
-	hmm_range_unregister(&tracker);
+	hmm_tracker_unregister(&other.tracker);
 
 	KUNIT_EXPECT_EQ(test, POPULATE(), 0);
 	range->start -= PAGE_SIZE;
@@ -779,24 +1032,30 @@ static int attach_mm(struct kunit *test)
 static struct kunit_case hmm_range_cases[] = {
 	KUNIT_CASE_PARAM(overlap_hits, edge_gen_params),
 	KUNIT_CASE_PARAM(overlap_waits, edge_gen_params),
-	KUNIT_CASE(waits_not_for_the_epoch),
-	KUNIT_CASE(second_hit_in_epoch),
+	KUNIT_CASE(waits_not_for_others),
+	KUNIT_CASE(each_hit_is_seen),
 	KUNIT_CASE(waits_for_each),
 	KUNIT_CASE(registered_in_flight),
-	KUNIT_CASE(deferred_waits_for_the_epoch),
-	KUNIT_CASE(deferred_and_gone),
-	KUNIT_CASE(deferred_sleeps),
+	KUNIT_CASE(insert_after_a_hit),
+	KUNIT_CASE(insert_during_a_walk),
+	KUNIT_CASE(remove_during_a_walk),
+	KUNIT_CASE(remove_waits_for_callbacks),
+	KUNIT_CASE(remove_in_flight),
+	KUNIT_CASE(remove_after_refusal),
 	KUNIT_CASE(refused_by_interval),
 	KUNIT_CASE(refused_by_list),
 	KUNIT_CASE(newcomers),
 	KUNIT_CASE(newcomer_ends_first),
 	KUNIT_CASE(wakes_only_concerned),
 	KUNIT_CASE(wait_is_bounded),
+	KUNIT_CASE(refused_read_begin),
 	KUNIT_CASE(unregister_hits),
+	KUNIT_CASE(unregister_with_callers),
 	KUNIT_CASE(unregister_with_sleeper),
 	KUNIT_CASE(unregister_with_sleeper_in_flight),
 	KUNIT_CASE(mm_gone),
 	KUNIT_CASE(populate_rounds),
+	KUNIT_CASE(own_events),
 	KUNIT_CASE(populate_is_bounded),
 	KUNIT_CASE(bad_arguments),
 	{}

@@ -2,8 +2,8 @@
 /*
  * What the range helper costs, and how long a reader waits: a line of JSON for each case
  *
- * usage: hmm_range_bench instructions|waits. The first is for one CPU whose clock counts
- * instructions, the second for two or more that really run at once. The program is the
+ * usage: hmm_range_bench instructions|waits|threads. The first is for one CPU whose clock
+ * counts instructions, the others for two or more that really run at once. The program is the
  * same for a kernel without the helper, and leaves out what that does not have. Needs
  * root and the module in bench/, built for the kernel that runs.
  */
@@ -34,6 +34,10 @@
 #define INVALIDATORS	2
 
 #define MANY		100
+
+/* Threads that invalidate at once, at most, and how long they do. */
+#define THREADS		8
+#define THREADS_USECS	2000000
 
 static void die(const char *what)
 {
@@ -202,13 +206,100 @@ static void bench_wait(void)
 	close(fd);
 }
 
+/* A subscription for one fault of one page: alone, and while two threads invalidate. */
+static void bench_fault(void)
+{
+	pthread_t threads[INVALIDATORS];
+	int fd = open_bench();
+	char *mem = map(16);
+
+	busy_pages = mem + PAGE;
+	subscribe(fd, mem, 1 + INVALIDATORS, 1, PAGE);
+	for (int busy = 0; busy < 2; busy++) {
+		uint64_t most = 0, rounds[WAITS];
+
+		for (uintptr_t i = 0; busy && i < INVALIDATORS; i++) {
+			struct bench_cmd cmd = { .count = 1 + i, .usecs = BUSY_USECS };
+
+			if (ioctl(fd, BENCH_STALL, &cmd) ||
+			    pthread_create(&threads[i], NULL, invalidates, (void *)i))
+				die("an invalidator");
+		}
+		usleep(10 * BUSY_USECS);
+		for (int i = 0; i < WAITS; i++) {
+			struct bench_cmd cmd = {
+				.addr = (uintptr_t)mem + 8 * PAGE, .npages = 1,
+			};
+
+			dont_need(mem + 8 * PAGE, 1);
+			if (ioctl(fd, BENCH_FAULT, &cmd))
+				die("BENCH_FAULT");
+			rounds[i] = cmd.ns;
+			most = cmd.ns > most ? cmd.ns : most;
+		}
+		qsort(rounds, WAITS, sizeof(*rounds), smaller);
+		printf("{\"case\": \"fault-%s\", \"median_us\": %lu, \"most_us\": %lu}\n",
+		       busy ? "busy" : "idle", rounds[WAITS / 2] / 1000, most / 1000);
+	}
+	stop = true;
+	for (int i = 0; i < INVALIDATORS; i++)
+		pthread_join(threads[i], NULL);
+	stop = false;
+	close(fd);
+}
+
+static uint64_t calls[THREADS];
+
+static void *counts(void *data)
+{
+	uintptr_t i = (uintptr_t)data;
+
+	while (!__atomic_load_n(&stop, __ATOMIC_RELAXED)) {
+		dont_need(busy_pages + i * PAGE, 1);
+		calls[i]++;
+	}
+	return NULL;
+}
+
+/*
+ * How many madvise() calls a number of threads make in a second, each for a page of its
+ * own: with a subscription that none hits, and with one for each page.
+ */
+static void bench_threads(unsigned int count, bool hit)
+{
+	pthread_t threads[THREADS];
+	int fd = open_bench();
+	char *mem = map(2 * THREADS);
+	uint64_t sum = 0, begin;
+
+	busy_pages = mem;
+	subscribe(fd, hit ? mem : mem + THREADS * PAGE, hit ? count : 1, 1, PAGE);
+	memset(calls, 0, sizeof(calls));
+	stop = false;
+	for (uintptr_t i = 0; i < count; i++)
+		if (pthread_create(&threads[i], NULL, counts, (void *)i))
+			die("a thread");
+	begin = now();
+	usleep(THREADS_USECS);
+	__atomic_store_n(&stop, true, __ATOMIC_RELAXED);
+	for (unsigned int i = 0; i < count; i++)
+		pthread_join(threads[i], NULL);
+	for (unsigned int i = 0; i < count; i++)
+		sum += calls[i];
+	printf("{\"case\": \"threads-%u-%s\", \"calls\": %lu}\n", count,
+	       hit ? "hit" : "missed", (unsigned long)(sum * 1e9 / (now() - begin)));
+	fflush(stdout);
+	stop = false;
+	close(fd);
+}
+
 static int many_fd;
 static char *many_pages;
 static unsigned int many_done;
 
 /*
  * All threads are there before the first invalidation: mmap_lock is held for reading
- * while one sleeps, and who makes a thread wants it for writing.
+ * while one sleeps, and to make a thread takes it for writing.
  */
 static enum { CREATE, INVALIDATE, WAIT, END } stage;
 
@@ -254,11 +345,11 @@ static void many_threads(pthread_t *threads, void *(*function)(void *data))
 			die("a thread");
 }
 
-/* As many ranges in flight as tasks that wait, each for one: how many an end lets go. */
+/* As many ranges in flight as tasks that wait, each for one: how many an end wakes. */
 static void bench_wakeups(void)
 {
 	pthread_t invalidators[MANY], waiters[MANY];
-	unsigned int before, let_go, most = 0, first = MANY;
+	unsigned int before, woken, most = 0, first = MANY;
 
 	many_fd = open_bench();
 	many_pages = map(2 * MANY);
@@ -284,9 +375,9 @@ static void bench_wakeups(void)
 		if (ioctl(many_fd, BENCH_RELEASE, &cmd))
 			die("BENCH_RELEASE");
 		usleep(50000);
-		let_go = __atomic_load_n(&many_done, __ATOMIC_RELAXED) - before;
-		most = let_go > most ? let_go : most;
-		if (let_go && first == MANY)
+		woken = __atomic_load_n(&many_done, __ATOMIC_RELAXED) - before;
+		most = woken > most ? woken : most;
+		if (woken && first == MANY)
 			first = i + 1;
 	}
 	printf("{\"case\": \"wakeups\", \"most_by_one_end\": %u, \"ends_before_first\": %u}\n",
@@ -310,11 +401,19 @@ int main(int argc, char **argv)
 		bench_populate("populate-faults-helper", true, true);
 		for (size_t i = 0; i < sizeof(trackers) / sizeof(*trackers); i++)
 			bench_invalidate(trackers[i]);
+		printf("{\"case\": \"size\", \"bytes\": %d}\n",
+		       ioctl(open_bench(), BENCH_SIZE));
 	} else if (argc > 1 && !strcmp(argv[1], "waits")) {
+		bench_fault();
 		bench_wait();
 		bench_wakeups();
+	} else if (argc > 1 && !strcmp(argv[1], "threads")) {
+		for (unsigned int count = 2; count <= THREADS; count *= 2) {
+			bench_threads(count, false);
+			bench_threads(count, true);
+		}
 	} else {
-		fprintf(stderr, "usage: hmm_range_bench instructions|waits\n");
+		fprintf(stderr, "usage: hmm_range_bench instructions|waits|threads\n");
 		return 1;
 	}
 	return 0;

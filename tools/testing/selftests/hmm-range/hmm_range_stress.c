@@ -5,14 +5,17 @@
  * At the end of every commit, with the device's lock still held, the module compares
  * what it mirrors with the CPU's page tables. No page may differ, ever.
  *
+ * The roles: threads that populate; threads that change the mappings in each way there
+ * is; drivers that register a mirror for each fault; and processes that the OOM reaper
+ * takes apart.
+ *
  * usage: hmm_range_stress [seconds]; 20 if it does not say. Needs root and the module
  * test_hmm_range.
  */
 #include "hmm_range_util.h"
 
 #include <pthread.h>
-#include <sys/wait.h>
-#include <time.h>
+#include <signal.h>
 
 #include "../kselftest.h"
 
@@ -26,6 +29,8 @@ static time_t until;
 
 /* Calls that did what they should, and those that ended in a way that they may not. */
 static unsigned long populated, refused, changed, wrong;
+/* Of the mirrors that lasted for one fault, and of the processes that were reaped. */
+static unsigned long faults, reaped, mismatches, compared;
 
 static time_t now(void)
 {
@@ -161,7 +166,7 @@ static void *forks(void *data)
 	return NULL;
 }
 
-/* One mirror is unregistered, and registered, under those who use it. */
+/* One mirror is unregistered, and registered, under the threads that use it. */
 static void *registers(void *data)
 {
 	while (now() < until) {
@@ -174,15 +179,90 @@ static void *registers(void *data)
 	return NULL;
 }
 
+/* A mirror for each fault, as some drivers do: insert, wait, populate, remove. */
+static void *faults_alone(void *data)
+{
+	unsigned int seed = (uintptr_t)data;
+	int fd = open_device();
+
+	while (now() < until) {
+		struct hmm_range_test_stats seen;
+		size_t pages;
+		char *part = some(&seed, &pages);
+		int ret;
+
+		if (mirror_register(fd, part, pages))
+			add(&wrong);
+		ret = mirror_wait(fd, LONG_MS);
+		if (ret && ret != -ETIMEDOUT)
+			add(&wrong);
+		ret = populate(fd, part, pages, rand_r(&seed) % 2 ? WRITABLE : 0);
+		if (!ret)
+			add(&faults);
+		else if (ret != -EPERM && ret != -EFAULT && ret != -ETIMEDOUT)
+			add(&wrong);
+		seen = stats(fd);
+		__atomic_add_fetch(&mismatches, seen.mismatches, __ATOMIC_RELAXED);
+		__atomic_add_fetch(&compared, seen.compared, __ATOMIC_RELAXED);
+		if (mirror_unregister(fd))
+			add(&wrong);
+	}
+	close(fd);
+	return NULL;
+}
+
+/* Mirrors its own memory and changes it, until it is killed. */
+static void live(int fd)
+{
+	char *own = map_anon(PAGES);
+
+	if (own == MAP_FAILED || mirror_register(fd, own, PAGES))
+		_exit(1);
+	for (;;) {
+		if (populate(fd, own, PAGES, WRITABLE) ||
+		    madvise(own, PAGES / 2 * PAGE, MADV_DONTNEED))
+			_exit(1);
+	}
+}
+
+/* Has processes end under the OOM reaper, or rather process_mrelease(), which is it. */
+static void *reaps(void *data)
+{
+	while (now() < until) {
+		int fd = open_device(), pidfd, status;
+		pid_t pid = fork();
+
+		if (!pid)
+			live(fd);
+		usleep(20000);
+		pidfd = syscall(__NR_pidfd_open, pid, 0);
+		if (pid < 0 || pidfd < 0 || kill(pid, SIGKILL)) {
+			add(&wrong);
+			return NULL;
+		}
+		/* ESRCH: it was gone. EAGAIN: its mirror was being written to. */
+		if (!syscall(__NR_process_mrelease, pidfd, 0))
+			add(&reaped);
+		else if (errno != ESRCH && errno != EAGAIN)
+			add(&wrong);
+		if (waitpid(pid, &status, 0) != pid || !WIFSIGNALED(status) ||
+		    stats(fd).mismatches)
+			add(&wrong);
+		close(pidfd);
+		close(fd);
+	}
+	return NULL;
+}
+
 static void *(*const roles[])(void *) = {
 	populates, populates, populates, invalidates, invalidates, invalidates, moves,
-	forks, registers,
+	forks, registers, faults_alone, faults_alone, reaps,
 };
 
 int main(int argc, char **argv)
 {
 	pthread_t threads[ARRAY_SIZE(roles)];
-	unsigned long mismatches = 0, compared = 0, restarts = 0, hits = 0;
+	unsigned long restarts = 0, hits = 0;
 
 	ksft_print_header();
 	ksft_set_plan(4);
@@ -214,10 +294,13 @@ int main(int argc, char **argv)
 	}
 	ksft_print_msg("%lu populated, %lu refused, %lu changes\n", populated, refused, changed);
 	ksft_print_msg("%lu restarts, %lu pages compared\n", restarts, compared);
+	ksft_print_msg("%lu faults with a mirror of their own, %lu processes reaped\n", faults,
+		       reaped);
 	ksft_test_result(!mismatches, "the mirror is what the CPU maps (%lu pages are not)\n",
 			 mismatches);
 	ksft_test_result(!wrong, "every call ended as it may (%lu did not)\n", wrong);
-	ksft_test_result(populated && changed && compared, "there was work\n");
+	ksft_test_result(populated && changed && compared && faults && reaped,
+			 "there was work\n");
 	ksft_test_result(hits, "the mirrors were hit (%lu times)\n", hits);
 	ksft_finished();
 }

@@ -2,8 +2,8 @@
 /*
  * The HMM range helper, driven through a module that mirrors this process's pages
  *
- * What the device sees has to be what the CPU maps, whatever is done to the mapping;
- * who waits for a range waits for what overlaps it, and for no more.
+ * The device has to see what the CPU maps, whatever is done to the mapping. A wait for a
+ * range waits for invalidations that overlap it, and for no others.
  *
  * Needs root and the module test_hmm_range.
  */
@@ -13,9 +13,6 @@
 #include <sched.h>
 #include <signal.h>
 #include <sys/resource.h>
-#include <sys/syscall.h>
-#include <sys/wait.h>
-#include <time.h>
 
 #include "../kselftest_harness.h"
 
@@ -25,12 +22,6 @@
 #define TRACKERS	1000
 #define THREADS		8
 
-#ifndef __NR_pidfd_open
-#define __NR_pidfd_open		434
-#endif
-#ifndef __NR_process_mrelease
-#define __NR_process_mrelease	448
-#endif
 #ifndef MAP_HUGE_SHIFT
 #define MAP_HUGE_SHIFT		26
 #endif
@@ -40,45 +31,10 @@ static void *map(size_t size, int prot, int flags, int fd)
 	return mmap(NULL, size, prot, flags, fd, 0);
 }
 
-static char *map_anon(size_t pages)
-{
-	return map(pages * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
-}
-
 static void fill(char *mem, size_t pages, int seed)
 {
 	for (size_t i = 0; i < pages; i++)
 		memset(mem + i * PAGE, seed + i, PAGE);
-}
-
-static long ms_since(const struct timespec *then)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (now.tv_sec - then->tv_sec) * 1000 + (now.tv_nsec - then->tv_nsec) / 1000000;
-}
-
-static void sleep_ms(int ms)
-{
-	usleep(ms * 1000);
-}
-
-/* The pages of the mirror that are in a state; the others are not mirrored. */
-static int count(int fd, const void *addr, size_t pages, uint8_t state)
-{
-	uint8_t states[HMM_RANGE_TEST_BUFFER];
-	int n = 0;
-
-	if (entries(fd, addr, pages, states))
-		return -1;
-	for (size_t i = 0; i < pages; i++) {
-		if (states[i] == state)
-			n++;
-		else if (states[i])
-			return -1;
-	}
-	return n;
 }
 
 /* A page table of the device over PAGES pages of memory. */
@@ -290,7 +246,7 @@ TEST_F(mirror, mprotect_under_it)
 	EXPECT_EQ(device_write(self->fd, self->mem, PAGES, self->buffer), 0);
 }
 
-/* A start at address 0 has its end, too: nothing is in flight for good. */
+/* A start at address 0 has its end, too. */
 TEST_F(mirror, mprotect_at_0)
 {
 	char *zero = mmap(NULL, PAGE, PROT_READ | PROT_WRITE,
@@ -517,7 +473,7 @@ TEST(hugetlb)
 	free(buffer);
 }
 
-/* Pages of the same contents become one: the device lets go, and writes to its own. */
+/* Pages of the same contents become one: the device is told, and writes to its own. */
 TEST_F(mirror, ksm_under_it)
 {
 	struct timespec then;
@@ -650,66 +606,19 @@ static void *dont_need(void *data)
 	return NULL;
 }
 
-/* Another process, that makes one call for us when it is told to. */
-struct helper {
-	pid_t pid;
-	int pipe;
-};
-
-struct request {
-	int (*call)(int fd);
-	int fd;
-};
-
-static int wait_long(int fd)
+static int wait_long(int fd, void *mem)
 {
 	return mirror_wait(fd, 4 * LONG_MS);
 }
 
-static bool start_helper(struct helper *helper)
+static int unregister(int fd, void *mem)
 {
-	struct request request;
-	int ends[2];
-
-	if (pipe(ends))
-		return false;
-	helper->pid = fork();
-	if (!helper->pid) {
-		close(ends[1]);
-		if (read(ends[0], &request, sizeof(request)) != sizeof(request))
-			_exit(0);
-		_exit(-request.call(request.fd));
-	}
-	close(ends[0]);
-	helper->pipe = ends[1];
-	return helper->pid > 0;
-}
-
-static void tell_helper(struct helper *helper, int (*call)(int fd), int fd)
-{
-	struct request request = { .call = call, .fd = fd };
-
-	if (write(helper->pipe, &request, sizeof(request)) != sizeof(request))
-		perror("tell_helper");
-}
-
-/* The call's result, or what the helper was killed by, or 0 if it was told nothing. */
-static int end_helper(struct helper *helper)
-{
-	int status;
-
-	if (!helper->pid)
-		return 0;
-	close(helper->pipe);
-	if (waitpid(helper->pid, &status, 0) != helper->pid)
-		return -1;
-	helper->pid = 0;
-	return WIFEXITED(status) ? -WEXITSTATUS(status) : WTERMSIG(status);
+	return mirror_unregister(fd);
 }
 
 /*
  * An invalidation that is in flight, all over a mirror: its callback sleeps until it is
- * told to go on. At the same time, an epoch that goes on.
+ * told to go on.
  *
  * mmap_lock is held for reading meanwhile, so what would want it for writing, as a fork
  * and a new thread do, has to come before.
@@ -756,7 +665,7 @@ FIXTURE_SETUP(in_flight)
 }
 
 /* Lets the invalidation go on to its end. */
-static void let_go(FIXTURE_DATA(in_flight) *self)
+static void finish(FIXTURE_DATA(in_flight) *self)
 {
 	if (!self->task.mem)
 		return;
@@ -767,7 +676,7 @@ static void let_go(FIXTURE_DATA(in_flight) *self)
 
 FIXTURE_TEARDOWN(in_flight)
 {
-	let_go(self);
+	finish(self);
 	/* The later one has the other's pipe open, too. */
 	end_helper(&self->helpers[1]);
 	end_helper(&self->helpers[0]);
@@ -791,13 +700,13 @@ TEST_F(in_flight, is_waited_for)
 	EXPECT_EQ(call(self->fd, HMM_RANGE_TEST_POPULATE, self->mem, 1, NULL, 0, 100),
 		  -ETIMEDOUT);
 	EXPECT_EQ(mirror_is_valid(self->fd), 0);
-	let_go(self);
+	finish(self);
 	EXPECT_EQ(mirror_wait(self->fd, 0), 0);
 	EXPECT_EQ(mirror_is_valid(self->fd), 1);
 	EXPECT_EQ(populate(self->fd, self->mem, PAGES, 0), 0);
 }
 
-/* A range that was hit, twice, and is not being any more, while the epoch goes on. */
+/* A range that was hit, twice, and is not being any more. */
 TEST_F(in_flight, others_do_not_wait)
 {
 	for (int i = 0; i < 2; i++) {
@@ -812,23 +721,40 @@ TEST_F(in_flight, others_do_not_wait)
 	EXPECT_EQ(mirror_wait(self->fd, 0), -ETIMEDOUT);
 }
 
-/* One that is registered now waits for the epoch, and is right after that. */
+/* One that is registered now, over the same memory, waits, and is right after that. */
 TEST_F(in_flight, registered_meanwhile)
 {
 	int fd = self->third;
 
 	ASSERT_EQ(mirror_register(fd, self->mem, PAGES), 0);
 	EXPECT_EQ(mirror_wait(fd, 100), -ETIMEDOUT);
-	let_go(self);
+	finish(self);
 	EXPECT_EQ(populate(fd, self->mem, PAGES, WRITABLE), 0);
 	ASSERT_EQ(madvise(self->mem, PAGES * PAGE, MADV_DONTNEED), 0);
 	EXPECT_EQ(count(fd, self->mem, PAGES, VALID), 0);
 }
 
+/* One that is elsewhere does not: not to be valid, not to be told, and not to go. */
+TEST_F(in_flight, registered_elsewhere)
+{
+	int fd = self->third;
+
+	for (int i = 0; i < 2; i++) {
+		ASSERT_EQ(mirror_register(fd, self->elsewhere, PAGES), 0);
+		EXPECT_EQ(mirror_wait(fd, 0), 0);
+		EXPECT_EQ(populate(fd, self->elsewhere, PAGES, WRITABLE), 0);
+		ASSERT_EQ(madvise(self->elsewhere, PAGE, MADV_DONTNEED), 0);
+		EXPECT_EQ(count(fd, self->elsewhere, PAGES, VALID | WRITABLE), PAGES - 1);
+		EXPECT_EQ(mirror_unregister(fd), 0);
+	}
+	EXPECT_EQ(mirror_unregister(self->other), 0);
+	EXPECT_EQ(stats(self->fd).stalled, 1);
+}
+
 /* Has a helper wait, and returns when it does. */
 static void have_wait(struct helper *helper, int fd)
 {
-	tell_helper(helper, wait_long, fd);
+	tell_helper(helper, wait_long, fd, NULL);
 	while (!stats(fd).waiting)
 		sleep_ms(1);
 	/* It is in the call; asleep in it, soon. */
@@ -853,11 +779,11 @@ TEST_F(in_flight, unregister_with_waiter)
 	/* Over the same memory, but not itself the one that is stalled. */
 	ASSERT_EQ(mirror_register(self->third, self->mem, PAGES), 0);
 	have_wait(&self->helpers[0], self->third);
-	tell_helper(&self->helpers[1], mirror_unregister, self->third);
+	tell_helper(&self->helpers[1], unregister, self->third, NULL);
 	sleep_ms(100);
 	EXPECT_EQ(waitpid(self->helpers[0].pid, NULL, WNOHANG), 0);
 	EXPECT_EQ(waitpid(self->helpers[1].pid, NULL, WNOHANG), 0);
-	let_go(self);
+	finish(self);
 	EXPECT_EQ(end_helper(&self->helpers[1]), 0);
 	EXPECT_EQ(end_helper(&self->helpers[0]), -ECANCELED);
 	EXPECT_EQ(mirror_wait(self->third, 0), -ENXIO);

@@ -5,12 +5,16 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "../../../../lib/test_hmm_range_uapi.h"
@@ -20,6 +24,13 @@
 
 #define VALID		HMM_RANGE_TEST_VALID
 #define WRITABLE	HMM_RANGE_TEST_WRITE
+
+#ifndef __NR_pidfd_open
+#define __NR_pidfd_open		434
+#endif
+#ifndef __NR_process_mrelease
+#define __NR_process_mrelease	448
+#endif
 
 /* Longer than anything takes that is not stuck. */
 #define LONG_MS		15000
@@ -118,6 +129,96 @@ static inline int write_text(const char *path, const char *text)
 	if (fd >= 0)
 		close(fd);
 	return n == (ssize_t)strlen(text) ? 0 : -1;
+}
+
+static inline char *map_anon(size_t pages)
+{
+	return mmap(NULL, pages * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+		    -1, 0);
+}
+
+static inline long ms_since(const struct timespec *then)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (now.tv_sec - then->tv_sec) * 1000 + (now.tv_nsec - then->tv_nsec) / 1000000;
+}
+
+static inline void sleep_ms(int ms)
+{
+	usleep(ms * 1000);
+}
+
+/* The pages of the mirror that are in a state; the others are not mirrored. */
+static inline int count(int fd, const void *addr, size_t pages, uint8_t state)
+{
+	uint8_t states[HMM_RANGE_TEST_BUFFER];
+	int n = 0;
+
+	if (entries(fd, addr, pages, states))
+		return -1;
+	for (size_t i = 0; i < pages; i++) {
+		if (states[i] == state)
+			n++;
+		else if (states[i])
+			return -1;
+	}
+	return n;
+}
+
+/* Another process, which makes one call for us when it is told to. */
+struct helper {
+	pid_t pid;
+	int pipe;
+};
+
+struct request {
+	int (*call)(int fd, void *mem);
+	int fd;
+	void *mem;
+};
+
+static inline bool start_helper(struct helper *helper)
+{
+	struct request request;
+	int ends[2];
+
+	if (pipe(ends))
+		return false;
+	helper->pid = fork();
+	if (!helper->pid) {
+		close(ends[1]);
+		if (read(ends[0], &request, sizeof(request)) != sizeof(request))
+			_exit(0);
+		_exit(-request.call(request.fd, request.mem));
+	}
+	close(ends[0]);
+	helper->pipe = ends[1];
+	return helper->pid > 0;
+}
+
+static inline void tell_helper(struct helper *helper, int (*call)(int fd, void *mem), int fd,
+			       void *mem)
+{
+	struct request request = { .call = call, .fd = fd, .mem = mem };
+
+	if (write(helper->pipe, &request, sizeof(request)) != sizeof(request))
+		perror("tell_helper");
+}
+
+/* The call's result, or the signal that killed the helper; 0 if it was told nothing. */
+static inline int end_helper(struct helper *helper)
+{
+	int status;
+
+	if (!helper->pid)
+		return 0;
+	close(helper->pipe);
+	if (waitpid(helper->pid, &status, 0) != helper->pid)
+		return -1;
+	helper->pid = 0;
+	return WIFEXITED(status) ? -WEXITSTATUS(status) : WTERMSIG(status);
 }
 
 #endif /* HMM_RANGE_UTIL_H */

@@ -37,5 +37,9 @@ struct bench_cmd {
 #define BENCH_RELEASE	_IOWR('B', 5, struct bench_cmd)
 /* Returns how many callbacks sleep now. */
 #define BENCH_STALLED	_IO('B', 6)
+/* addr, npages: a subscription for one populate. */
+#define BENCH_FAULT	_IOWR('B', 7, struct bench_cmd)
+/* Returns the size of struct mmu_notifier_range. */
+#define BENCH_SIZE	_IO('B', 8)
 
 #endif /* HMM_RANGE_BENCH_H */

@@ -46,7 +46,7 @@ struct bench {
 	unsigned long pfns[PAGES];
 	unsigned long table[PAGES];
 #ifdef HAVE_HELPER
-	struct hmm_range_tracker tracker;
+	struct hmm_tracker tracker;
 	bool tracked;
 #endif
 };
@@ -124,7 +124,7 @@ static int populate_by_hand(struct bench *bench, struct hmm_range *range)
 }
 
 #ifdef HAVE_HELPER
-static bool tracker_invalidate(struct hmm_range_tracker *tracker,
+static bool tracker_invalidate(struct hmm_tracker *tracker,
 			       const struct mmu_notifier_range *range, bool may_block)
 {
 	struct bench *bench = container_of(tracker, struct bench, tracker);
@@ -134,7 +134,7 @@ static bool tracker_invalidate(struct hmm_range_tracker *tracker,
 	return true;
 }
 
-static const struct hmm_range_ops tracker_ops = {
+static const struct hmm_tracker_ops tracker_ops = {
 	.invalidate = tracker_invalidate,
 };
 
@@ -157,8 +157,8 @@ static int populate_by_helper(struct bench *bench, struct hmm_range *range)
 	int ret;
 
 	if (!bench->tracked) {
-		ret = hmm_range_register(&bench->tracker, current->mm, range->start,
-					 range->end, &tracker_ops);
+		ret = hmm_tracker_register(&bench->tracker, current->mm, range->start,
+					   range->end, &tracker_ops);
 		if (ret)
 			return ret;
 		bench->tracked = true;
@@ -218,6 +218,33 @@ static int bench_subscribe(struct bench *bench, struct bench_cmd *cmd)
 	return 0;
 }
 
+/* What some drivers do for each fault: insert, wait, read, commit, remove. */
+static int bench_fault(struct bench *bench, struct bench_cmd *cmd)
+{
+	struct hmm_range range = {
+		.start = cmd->addr,
+		.end = cmd->addr + (cmd->npages << PAGE_SHIFT),
+		.hmm_pfns = bench->pfns,
+		.default_flags = HMM_PFN_REQ_FAULT | HMM_PFN_REQ_WRITE,
+	};
+	struct sub sub = { .bench = bench };
+	u64 begin;
+	int ret;
+
+	if (cmd->npages > PAGES)
+		return -EINVAL;
+	range.notifier = &sub.notifier;
+	begin = ktime_get_ns();
+	ret = mmu_interval_notifier_insert(&sub.notifier, current->mm, cmd->addr,
+					   cmd->npages << PAGE_SHIFT, &sub_ops);
+	if (ret)
+		return ret;
+	ret = populate_by_hand(bench, &range);
+	mmu_interval_notifier_remove(&sub.notifier);
+	cmd->ns = ktime_get_ns() - begin;
+	return ret;
+}
+
 static int bench_wait(struct bench *bench, struct bench_cmd *cmd)
 {
 	u64 begin = ktime_get_ns();
@@ -236,12 +263,16 @@ static long bench_ioctl(struct file *file, unsigned int request, unsigned long a
 
 	if (request == BENCH_STALLED)
 		return atomic_read(&bench->stalled);
+	if (request == BENCH_SIZE)
+		return sizeof(struct mmu_notifier_range);
 	if (copy_from_user(&cmd, user, sizeof(cmd)))
 		return -EFAULT;
 	if (request == BENCH_SUBSCRIBE)
 		return bench_subscribe(bench, &cmd);
 	if (request == BENCH_POPULATE) {
 		ret = bench_populate(bench, &cmd);
+	} else if (request == BENCH_FAULT) {
+		ret = bench_fault(bench, &cmd);
 	} else if (cmd.count >= bench->count) {
 		ret = -EINVAL;
 	} else if (request == BENCH_WAIT) {
@@ -278,7 +309,7 @@ static int bench_release(struct inode *inode, struct file *file)
 
 #ifdef HAVE_HELPER
 	if (bench->tracked)
-		hmm_range_unregister(&bench->tracker);
+		hmm_tracker_unregister(&bench->tracker);
 #endif
 	for (i = 0; i < bench->count; i++)
 		mmu_interval_notifier_remove(&bench->subs[i].notifier);
