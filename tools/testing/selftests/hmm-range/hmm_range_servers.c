@@ -1,23 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The HMM range helper, with pages that a server in user space brings: through
- * userfaultfd, or as the contents of a file in FUSE
+ * The HMM range helper, with pages that a server in user space brings through
+ * userfaultfd
  *
  * While the server takes its time, mmap_lock is free. If it never answers, the task
  * that waits can be killed.
  *
- * Needs root, the module test_hmm_range, CONFIG_USERFAULTFD and CONFIG_FUSE_FS.
+ * Needs root, the module test_hmm_range and CONFIG_USERFAULTFD.
  */
 #include "hmm_range_util.h"
 
-#include <linux/fuse.h>
 #include <linux/userfaultfd.h>
 #include <poll.h>
 #include <pthread.h>
-#include <sched.h>
 #include <signal.h>
-#include <sys/mount.h>
-#include <sys/stat.h>
 
 #include "../kselftest_harness.h"
 
@@ -167,131 +163,6 @@ TEST_F(uffd, server_exits)
 	close(self->uffd);
 	self->uffd = -1;
 	EXPECT_EQ(end_helper(&self->helper), 0);
-}
-
-/* A file system with one file, all of whose contents never come. */
-struct server {
-	pthread_t thread;
-	int fuse;
-	bool asked;
-};
-
-static void reply(int fuse, uint64_t unique, int error, const void *data, size_t size)
-{
-	struct fuse_out_header header = {
-		.len = sizeof(header) + size, .error = error, .unique = unique,
-	};
-	char message[256];
-
-	memcpy(message, &header, sizeof(header));
-	memcpy(message + sizeof(header), data, size);
-	if (write(fuse, message, header.len) != header.len)
-		perror("write to FUSE");
-}
-
-static const struct fuse_attr the_root = {
-	.ino = FUSE_ROOT_ID, .mode = S_IFDIR | 0755, .nlink = 2,
-};
-
-static const struct fuse_attr the_file = {
-	.ino = 2, .size = PAGES * PAGE, .mode = S_IFREG | 0444, .nlink = 1,
-};
-
-static void answer(struct server *server, const struct fuse_in_header *in)
-{
-	struct fuse_init_out init = {
-		.major = FUSE_KERNEL_VERSION, .minor = FUSE_KERNEL_MINOR_VERSION,
-		.flags = FUSE_ASYNC_READ, .max_write = PAGE,
-	};
-	struct fuse_entry_out entry = { .nodeid = 2, .attr = the_file };
-	struct fuse_attr_out attr = {
-		.attr = in->nodeid == FUSE_ROOT_ID ? the_root : the_file,
-	};
-	struct fuse_open_out opened = { };
-
-	switch (in->opcode) {
-	case FUSE_INIT:
-		reply(server->fuse, in->unique, 0, &init, sizeof(init));
-		break;
-	case FUSE_LOOKUP:
-		reply(server->fuse, in->unique, 0, &entry, sizeof(entry));
-		break;
-	case FUSE_GETATTR:
-		reply(server->fuse, in->unique, 0, &attr, sizeof(attr));
-		break;
-	case FUSE_OPEN:
-		reply(server->fuse, in->unique, 0, &opened, sizeof(opened));
-		break;
-	case FUSE_READ:
-		__atomic_store_n(&server->asked, true, __ATOMIC_RELAXED);
-		break;
-	case FUSE_FORGET:
-	case FUSE_BATCH_FORGET:
-	case FUSE_INTERRUPT:
-		break;
-	default:
-		reply(server->fuse, in->unique, -EOPNOTSUPP, NULL, 0);
-	}
-}
-
-static void *serves(void *data)
-{
-	static char message[FUSE_MIN_READ_BUFFER + PAGE];
-	struct server *server = data;
-
-	/* Ends when the file system is unmounted, or its connection aborted. */
-	while (read(server->fuse, message, sizeof(message)) > 0)
-		answer(server, (struct fuse_in_header *)message);
-	return NULL;
-}
-
-TEST(dead_file_server)
-{
-	struct server server = { .fuse = open("/dev/fuse", O_RDWR | O_CLOEXEC) };
-	struct helper helper;
-	struct timespec then;
-	char options[100];
-	int fd = open_device();
-	int file;
-	char *mem;
-
-	ASSERT_GE(fd, 0);
-	ASSERT_GE(server.fuse, 0);
-	ASSERT_EQ(unshare(CLONE_NEWNS), 0);
-	ASSERT_EQ(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL), 0);
-	snprintf(options, sizeof(options), "fd=%d,rootmode=40000,user_id=0,group_id=0",
-		 server.fuse);
-	ASSERT_EQ(mount("fuse", "/mnt", "fuse", 0, options), 0);
-	ASSERT_EQ(pthread_create(&server.thread, NULL, serves, &server), 0);
-	file = open("/mnt/file", O_RDONLY);
-	ASSERT_GE(file, 0);
-	mem = mmap(NULL, PAGES * PAGE, PROT_READ, MAP_SHARED, file, 0);
-	ASSERT_NE(mem, MAP_FAILED);
-	ASSERT_EQ(mirror_register(fd, mem, PAGES), 0);
-
-	ASSERT_TRUE(start_helper(&helper));
-	tell_helper(&helper, populate_all, fd, mem);
-	clock_gettime(CLOCK_MONOTONIC, &then);
-	while (!__atomic_load_n(&server.asked, __ATOMIC_RELAXED) && ms_since(&then) < LONG_MS)
-		sleep_ms(1);
-	EXPECT_TRUE(server.asked);
-	sleep_ms(50);
-	EXPECT_EQ(stats(fd).waiting, 1);
-	EXPECT_TRUE(mmap_lock_is_free());
-	ASSERT_EQ(kill(helper.pid, SIGKILL), 0);
-	EXPECT_EQ(end_helper(&helper), SIGKILL);
-	EXPECT_EQ(stats(fd).waiting, 0);
-	EXPECT_EQ(mirror_unregister(fd), 0);
-
-	/* Aborts the connection: nothing waits for the server any more. */
-	ASSERT_EQ(umount2("/mnt", MNT_FORCE), -1);
-	EXPECT_EQ(errno, EBUSY);
-	munmap(mem, PAGES * PAGE);
-	close(file);
-	EXPECT_EQ(umount2("/mnt", 0), 0);
-	pthread_join(server.thread, NULL);
-	close(server.fuse);
-	close(fd);
 }
 
 TEST_HARNESS_MAIN
