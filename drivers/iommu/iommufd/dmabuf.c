@@ -37,6 +37,7 @@
  * @live: see above
  * @enabled: move_notify may change the state: not before the pages are complete,
  *	and not after the last area is gone
+ * @mmio: what @phys says of that, also while the pages are not live; immutable
  * @addr: physical address of page 0 when the pages were created: a hint for the
  *	alignment of IOVAs
  */
@@ -45,6 +46,7 @@ struct iopt_dmabuf {
 	struct dma_buf_phys phys;
 	bool live;
 	bool enabled;
+	bool mmio;
 	phys_addr_t addr;
 };
 
@@ -352,6 +354,19 @@ unsigned long iopt_dmabuf_addr_hint(struct iopt_pages *pages)
 	return pages->dmabuf->addr;
 }
 
+/*
+ * Reports a range of an area as dirty. A walk of the dirty bits holds iova_rwsem, which
+ * keeps away all that changes page tables but move_notify: it must not look at those of a
+ * dma-buf, which may be freed under it. Devices may have written to any part of memory;
+ * a device's own memory is not migrated through the IOMMU's dirty bits.
+ */
+void iopt_dmabuf_record_dirty(struct iopt_pages *pages, struct iommu_dirty_bitmap *dirty,
+			      unsigned long iova, unsigned long length)
+{
+	if (pages->writable && !pages->dmabuf->mmio)
+		iommu_dirty_bitmap_record(dirty, iova, length);
+}
+
 static phys_addr_t iopt_dmabuf_paddr(const struct dma_buf_phys *phys, u64 offset)
 {
 	unsigned int i;
@@ -373,6 +388,7 @@ static int iopt_dmabuf_enable(struct iopt_pages *pages)
 	rc = iopt_dmabuf_up(pages);
 	if (!rc) {
 		dmabuf->addr = iopt_dmabuf_paddr(&dmabuf->phys, pages->start);
+		dmabuf->mmio = dmabuf->phys.mmio;
 		dmabuf->enabled = true;
 	}
 	iopt_pages_unlock(pages);
