@@ -202,8 +202,7 @@ static bool mmio_fits(struct pci_dev *provider, const struct dma_buf_phys_range 
  *
  * Context: may sleep.
  * Return: the scatterlist, which dma_buf_unmap_mmio() frees, or
- * * -E2BIG - more than 64 GiB and more than the largest BAR, or more than a million
- *   segments
+ * * -E2BIG - above 64 GiB and the largest BAR, or above a million segments
  * * -EIO - the DMA API cannot map a range
  * * -ENOMEM - out of memory
  * * -ERANGE - @dev cannot address a range

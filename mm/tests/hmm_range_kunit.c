@@ -391,9 +391,11 @@ struct sleeper {
 static int sleep_until_valid(void *data)
 {
 	struct sleeper *sleeper = data;
+	/* Of its own: the recorder may be freed as soon as its tracker is unregistered. */
+	struct hmm_range range = sleeper->recorder->range;
 
 	WRITE_ONCE(sleeper->entered, true);
-	sleeper->result = hmm_range_wait_until_valid(&sleeper->recorder->range, LONG_MS);
+	sleeper->result = hmm_range_wait_until_valid(&range, LONG_MS);
 	complete(&sleeper->done);
 	return 0;
 }

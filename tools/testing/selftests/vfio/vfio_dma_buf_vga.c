@@ -78,8 +78,8 @@ TEST_F(vga, refused)
 /* A dma-buf that is there is not affected by whatever the arbiter is asked to do. */
 TEST_F(vga, held)
 {
-	const char *names[] = { DISPLAY_ONE, DISPLAY_TWO };
-	const char *others[] = { self->two, self->one };
+	const char *const names[] = { DISPLAY_ONE, DISPLAY_TWO };
+	const char *const others[] = { self->two, self->one };
 	int exported = 0;
 
 	for (int i = 0; i < 2; i++) {

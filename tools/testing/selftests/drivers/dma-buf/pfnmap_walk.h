@@ -7,6 +7,8 @@
 #ifndef PFNMAP_WALK_H
 #define PFNMAP_WALK_H
 
+/* For ARRAY_SIZE() */
+#include "../../kselftest.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -161,10 +163,12 @@ static bool walk_madvise(char *at, size_t size)
 	};
 	bool right = true;
 
-	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
 		int ret = madvise(at, size, cases[i].advice);
 
-		right &= cases[i].error ? ret < 0 && errno == cases[i].error : !ret;
+		if (ret < 0)
+			ret = errno;
+		right &= ret == cases[i].error;
 	}
 	return right;
 }
@@ -285,7 +289,7 @@ static const struct walker {
 	{ "fork", walk_fork },
 };
 
-#define NR_WALKERS	(sizeof(walkers) / sizeof(walkers[0]))
+#define NR_WALKERS	ARRAY_SIZE(walkers)
 
 /**
  * struct walk_stress - a mapping that comes and goes while it is walked

@@ -51,7 +51,7 @@ static inline uint64_t poison(volatile char *p)
 }
 
 /* The page is no memfd's any more.  Of a huge page of hugetlb it is the first. */
-static inline void unpoison(uint64_t frame)
+static inline void forget_error(uint64_t frame)
 {
 	char text[32];
 

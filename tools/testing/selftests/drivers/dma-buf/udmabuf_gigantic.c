@@ -211,7 +211,7 @@ TEST_F_TIMEOUT(gigantic, memory_error, 120)
 	close(self->memfd);
 	self->fd = -1;
 	self->memfd = -1;
-	unpoison(frame & ~(GIB / PAGE - 1));
+	forget_error(frame & ~(GIB / PAGE - 1));
 }
 
 TEST_F_TIMEOUT(gigantic, fork, 120)

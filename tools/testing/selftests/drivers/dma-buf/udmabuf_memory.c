@@ -67,7 +67,7 @@ TEST_F(poisoned, shmem)
 	close(udmabuf_create_list(self->dev, items, 2));
 	munmap(map, 16 * PAGE);
 	close(memfd);
-	unpoison(frame);
+	forget_error(frame);
 }
 
 /* A huge page that cannot be split, as it is pinned: a page of it, and no other. */
@@ -96,7 +96,7 @@ TEST_F(poisoned, thp)
 	close(fd);
 	munmap(map, HUGE);
 	close(memfd);
-	unpoison(frame);
+	forget_error(frame);
 }
 
 /* All of a huge page of hugetlb, and no other. */
@@ -112,7 +112,7 @@ TEST_F(poisoned, hugetlb)
 	EXPECT_EQ(refusal(self->dev, memfd, 0, HUGE), -1);
 	munmap(map, 2 * HUGE);
 	close(memfd);
-	unpoison(frame);
+	forget_error(frame);
 }
 
 #define CGROUP	"/sys/fs/cgroup"

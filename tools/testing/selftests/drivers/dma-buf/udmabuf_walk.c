@@ -100,7 +100,7 @@ TEST_F(walk, memory_error)
 	close(self->memfd);
 	self->fd = -1;
 	self->memfd = -1;
-	unpoison(variant->memory == HUGETLB ? frame & ~(HUGE / PAGE - 1) : frame);
+	forget_error(variant->memory == HUGETLB ? frame & ~(HUGE / PAGE - 1) : frame);
 }
 
 TEST_HARNESS_MAIN
