@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0
-"""patches/series: which patches there are, and what each brings along.
+"""The series in patches/: which patches they have, and what each brings along.
 
-A line is the name of a patch, then the files of ours that belong to it.  A line
-that begins with white space goes on with the line before it.  MAINTAINERS is a file
-of ours too, whose entries go into the kernel's file of this name.
+patches/series has a line for each series, in the order in which the tree is composed:
+the name of its directory, and the name of the series that it is on top of.  The file
+`series` in a directory has a line for each patch: its name, the files of ours that come
+with it, and, after the word "needs", the numbers of the patches that it does not apply
+or makes no sense without.  Lines that begin with white space continue the one before.
 """
 
 import os
@@ -12,7 +14,6 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import maintainers
 from lab import BASE, ROOT, Failure
 
 PATCHES = ROOT / "patches"
@@ -23,12 +24,14 @@ OURS = ("Documentation", "drivers", "include", "lib", "mm", "samples", "tools")
 class Patch:
     """One patch: its file, the paths that it changes, the files of ours with it."""
 
-    def __init__(self, name, files):
+    def __init__(self, name, words):
         self.name = name
         self.path = PATCHES / name
-        self.files = files
+        self.files = [word for word in words if word != "needs" and not word.isdigit()]
+        self.needs = [word for word in words if word.isdigit()]
         if not self.path.exists():
-            raise Failure(f"patches/series names {name}, which is not there")
+            raise Failure(f"patches/{os.path.dirname(name)}/series names "
+                          f"{self.path.name}, which is not there")
         self.text = self.path.read_text()
 
     @property
@@ -49,39 +52,64 @@ class Patch:
         return f"{subject.removeprefix('Subject: ').strip()}\n\n{body.strip()}\n"
 
 
-def read():
-    """The patches, in order; every file of ours belongs to exactly one."""
-    text = (PATCHES / "series").read_text()
-    text = re.sub(r"^#.*\n", "", text, flags=re.M)
-    lines = re.sub(r"\n[ \t]+", " ", text).splitlines()
-    patches = [Patch(words[0], words[1:]) for words in map(str.split, lines) if words]
+def lines(path):
+    """The words of each line of a file `series`."""
+    text = re.sub(r"^#.*\n", "", path.read_text(), flags=re.M)
+    return [line.split() for line in re.sub(r"\n[ \t]+", " ", text).splitlines() if line]
 
-    named = [name for patch in patches for name in patch.files]
+
+class Series:
+    """Patches in order, and the series that they are on top of."""
+
+    def __init__(self, name, parent=None):
+        self.name = name
+        self.parent = parent
+        self.directory = PATCHES / name
+        self.patches = [Patch(f"{name}/{words[0]}", words[1:])
+                        for words in lines(self.directory / "series")]
+        for number, patch in enumerate(self.patches, 1):
+            if not patch.path.name.startswith(f"{number:04}-"):
+                raise Failure(f"{patch.name} is number {number:04} of its series")
+        for path in self.directory.glob("*.patch"):
+            if path not in [patch.path for patch in self.patches]:
+                raise Failure(f"patches/{name}/series does not name {path.name}")
+
+
+def read_all():
+    """The series, in order; every file of ours belongs to exactly one patch."""
+    every = []
+    for name, *needs in lines(PATCHES / "series"):
+        every.append(Series(name, *(one for one in every if one.name in needs)))
+    named = [name for one in every for patch in one.patches for name in patch.files]
     have = {str(path.relative_to(ROOT)) for top in OURS
-            for path in (ROOT / top).rglob("*") if path.is_file()} | {"MAINTAINERS"}
+            for path in (ROOT / top).rglob("*") if path.is_file()}
     for name in named:
         if name not in have:
-            raise Failure(f"patches/series names {name}, which is not there")
+            raise Failure(f"a series names {name}, which is not there")
         if named.count(name) > 1:
-            raise Failure(f"patches/series names {name} twice")
+            raise Failure(f"the series name {name} twice")
     for name in sorted(have - set(named)):
-        raise Failure(f"{name} belongs to no patch: name it in patches/series")
-    return patches
+        raise Failure(f"{name} belongs to no patch: name it in its series")
+    return every
 
 
-def enter_maintainers(stage):
-    """Our entries, into the kernel's MAINTAINERS under stage."""
-    target = stage / "MAINTAINERS"
-    kernel = (target if target.exists() else BASE / "MAINTAINERS").read_text()
-    target.write_text(maintainers.merge(kernel, (ROOT / "MAINTAINERS").read_text()))
+def patches_of(every):
+    return [patch for one in every for patch in one.patches]
+
+
+def read():
+    """All patches, in order."""
+    return patches_of(read_all())
+
+
+def below(one):
+    """The patches that a series is on top of, in order."""
+    return below(one.parent) + one.parent.patches if one.parent else []
 
 
 def lay(patch, stage):
     """Adds what a patch and its files do to the files under stage."""
     for name in patch.files:
-        if name == "MAINTAINERS":
-            enter_maintainers(stage)
-            continue
         target = stage / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / name, target)
@@ -102,7 +130,7 @@ def lay(patch, stage):
     if result.returncode:
         where = "\n".join(line for line in result.stdout.splitlines()
                           if re.match(r"patching|Hunk.*FAILED|can't find", line))
-        raise Failure(f"patches/{patch.name} does not apply to this base:\n{where}")
+        raise Failure(f"patches/{patch.name} does not apply:\n{where}")
 
 
 def stage_all(patches, stage):
