@@ -51,6 +51,11 @@ class Patch:
         body = re.split(r"^---$", body, maxsplit=1, flags=re.M)[0]
         return f"{subject.removeprefix('Subject: ').strip()}\n\n{body.strip()}\n"
 
+    @property
+    def remarks(self):
+        """What follows the description, for reviewers and not for git's log."""
+        return self.message.partition("\n---\n")[2].strip()
+
 
 def lines(path):
     """The words of each line of a file `series`."""
