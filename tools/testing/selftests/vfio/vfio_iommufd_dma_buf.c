@@ -342,7 +342,7 @@ static int new_udmabuf(int memfd, uint64_t size)
 TEST_F(iommufd, memory)
 {
 	int memfd = memfd_create("iommufd", MFD_ALLOW_SEALING | MFD_CLOEXEC);
-	int iommu = self->edu.vfio.iommu, readonly, dmabuf;
+	int iommu = self->edu.vfio.iommu, readonly, dmabuf, ret;
 	volatile uint64_t *p;
 	char path[32];
 
@@ -351,7 +351,10 @@ TEST_F(iommufd, memory)
 	p = mmap(NULL, 8 * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, memfd, 0);
 	ASSERT_NE(p, MAP_FAILED);
 	dmabuf = new_udmabuf(memfd, 8 * PAGE);
-	ASSERT_EQ(map(self, dmabuf, PAGE, 6 * PAGE, IOVA), 0);
+	ret = map(self, dmabuf, PAGE, 6 * PAGE, IOVA);
+	if (ret == -EOPNOTSUPP)
+		SKIP(return, "this udmabuf gives no physical ranges");
+	ASSERT_EQ(ret, 0);
 	close(dmabuf);
 	p[PAGE / 8] = word(1);
 	EXPECT_EQ(get(self, IOVA), word(1));
