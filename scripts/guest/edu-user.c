@@ -257,22 +257,34 @@ static void use_ram(unsigned int seed)
 		use_ram_at(places[i], seed + 0x10000 * i);
 }
 
-/* DMA to memory that is not decoded changes nothing there. */
+static void wait_for_machine(const char *what)
+{
+	char line[64];
+
+	printf("waiting for %s\n", what);
+	if (!fgets(line, sizeof(line), stdin))
+		fail("a line on the console");
+}
+
+/*
+ * DMA to memory that is not decoded changes nothing there, even if the machine that we are
+ * in has the device decode it all the same.
+ */
 static void switch_ram(void)
 {
 	volatile uint32_t *ram = (volatile uint32_t *)ivshmem.map;
 	uint32_t before = *ram;
 
 	set_command(&ivshmem, 0);
+	wait_for_machine("decoding that we do not know of");
 	dma(EDU_BUFFER, ivshmem.bus, 3);
+	wait_for_machine("its end");
 	set_command(&ivshmem, COMMAND_MEMORY);
 	check(*ram == before, "memory that was not decoded");
 }
 
 static void use_peer(void)
 {
-	char line[64];
-
 	start_device(&ivshmem);
 	use_ram(0x11);
 	printf("used the other device's memory\n");
@@ -289,9 +301,7 @@ static void use_peer(void)
 	use_ram(0x44);
 	printf("used it after resets of both\n");
 	for (unsigned int i = 0; i < 2; i++) {
-		printf("waiting for a reset from outside\n");
-		if (!fgets(line, sizeof(line), stdin))
-			fail("a line on the console");
+		wait_for_machine("a reset from outside");
 		use_ram(0x55 + i);
 	}
 	printf("used it after resets from outside\n");

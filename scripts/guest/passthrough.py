@@ -65,6 +65,15 @@ def check_trace():
         raise Failed(f"QEMU has mapped ivshmem's memory {sizes.count(RAM)} times")
 
 
+def decode(device, on):
+    """Memory decoding, behind VFIO's back."""
+    with open(PCI / "devices" / device / "config", "r+b", buffering=0) as config:
+        config.seek(4)
+        command = config.read(1)[0]
+        config.seek(4)
+        config.write(bytes([command | 2 if on else command & ~2]))
+
+
 def peer(args, edu, ivshmem):
     TRACE.unlink(missing_ok=True)
     command = qemu(
@@ -74,6 +83,13 @@ def peer(args, edu, ivshmem):
         "-D", TRACE)
     with Guest(command, "guest.log", SECONDS) as guest:
         guest.wait_for("used the other device's memory")
+        for _ in range(3):
+            guest.wait_for("waiting for decoding that we do not know of")
+            decode(ivshmem, True)
+            guest.go_on()
+            guest.wait_for("waiting for its end")
+            decode(ivshmem, False)
+            guest.go_on()
         guest.wait_for("used it after its decoding was off")
         guest.wait_for("used it after resets of both")
         # QEMU knows nothing of these: what it has mapped has to come back by itself.
