@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include <linux/falloc.h>
+#include <linux/udmabuf.h>
 #include <linux/vfio.h>
 
 #include "../kselftest_harness.h"
@@ -727,6 +728,129 @@ TEST_F(dmabuf, no_split)
 	ASSERT_EQ(set_revoked(space, self->fd, true), 0);
 	ASSERT_EQ(set_revoked(space, self->fd, false), 0);
 	EXPECT_EQ(check_dmabuf(space, self->fd, 0, DMABUF), 0);
+}
+
+/* Dirty bits, of a mapping between two of memory */
+
+#define BITS	((2 * PAGE + DMABUF) / (PAGE / 2))	/* mock domains map half pages */
+#define MIDDLE	(IOVA + PAGE)
+
+static int set_dirty_tracking(struct space *space, uint32_t domain, bool on)
+{
+	struct iommu_hwpt_set_dirty_tracking set = {
+		.size = sizeof(set),
+		.flags = on ? IOMMU_HWPT_DIRTY_TRACKING_ENABLE : 0,
+		.hwpt_id = domain,
+	};
+
+	return result(ioctl(space->iommufd, IOMMU_HWPT_SET_DIRTY_TRACKING, &set));
+}
+
+/* A device has written to all of it, as far as the page tables know. */
+static int mark_dirty(struct space *space, uint32_t domain, uint8_t *bits)
+{
+	struct iommu_test_cmd cmd = {
+		.op = IOMMU_TEST_OP_DIRTY,
+		.id = domain,
+		.dirty = { .iova = IOVA, .length = 2 * PAGE + DMABUF, .page_size = PAGE / 2,
+			   .uptr = (uintptr_t)bits },
+	};
+
+	memset(bits, 0xff, BITS / 8 + 1);
+	return test_op(space, &cmd);
+}
+
+static int read_dirty(struct space *space, uint32_t domain, uint8_t *bits)
+{
+	struct iommu_hwpt_get_dirty_bitmap get = {
+		.size = sizeof(get),
+		.hwpt_id = domain,
+		.iova = IOVA,
+		.length = 2 * PAGE + DMABUF,
+		.page_size = PAGE / 2,
+		.data = (uintptr_t)bits,
+	};
+
+	memset(bits, 0, BITS / 8 + 1);
+	return result(ioctl(space->iommufd, IOMMU_HWPT_GET_DIRTY_BITMAP, &get));
+}
+
+static void expect_dirty(struct __test_metadata *_metadata, const uint8_t *bits, bool memory,
+			 bool middle)
+{
+	for (unsigned int i = 0; i < BITS; i++) {
+		bool is_memory = i < 2 || i >= BITS - 2;
+
+		EXPECT_EQ(bits[i / 8] >> i % 8 & 1, is_memory ? memory : middle)
+			TH_LOG("bit %u", i);
+	}
+}
+
+static uint32_t dirty_domain(struct __test_metadata *_metadata, struct space *space)
+{
+	struct iommu_hwpt_alloc alloc = {
+		.size = sizeof(alloc),
+		.flags = IOMMU_HWPT_ALLOC_DIRTY_TRACKING,
+		.dev_id = space->idev,
+		.pt_id = space->ioas,
+	};
+	char *p;
+	int fd;
+
+	ASSERT_EQ(ioctl(space->iommufd, IOMMU_HWPT_ALLOC, &alloc), 0);
+	p = memfd_map(&fd, false);
+	ASSERT_EQ(map_at(space, fd, 0, PAGE, IOVA), 0);
+	ASSERT_EQ(map_at(space, fd, PAGE, PAGE, MIDDLE + DMABUF), 0);
+	munmap(p, SIZE);
+	close(fd);
+	return alloc.out_hwpt_id;
+}
+
+/* A device's own memory is not reported, and its page tables are not looked at. */
+TEST_F(dmabuf, dirty)
+{
+	struct space *space = &self->space;
+	uint32_t domain = dirty_domain(_metadata, space);
+	uint8_t bits[BITS / 8 + 1];
+
+	ASSERT_EQ(map_at(space, self->fd, 0, DMABUF, MIDDLE), 0);
+	for (int gone = 0; gone < 2; gone++) {
+		ASSERT_EQ(set_revoked(space, self->fd, gone), 0);
+		ASSERT_EQ(set_dirty_tracking(space, domain, true), 0);
+		ASSERT_EQ(mark_dirty(space, domain, bits), 0);
+		EXPECT_EQ(read_dirty(space, domain, bits), 0);
+		expect_dirty(_metadata, bits, true, false);
+		EXPECT_EQ(read_dirty(space, domain, bits), 0);
+		expect_dirty(_metadata, bits, false, false);
+		ASSERT_EQ(set_dirty_tracking(space, domain, false), 0);
+	}
+}
+
+/* Of memory in a dma-buf any part may have been written to. */
+TEST_F(dmabuf, dirty_memory)
+{
+	int memfd = memfd_create("dirty", MFD_ALLOW_SEALING | MFD_CLOEXEC);
+	struct udmabuf_create create = { .memfd = memfd, .size = DMABUF };
+	int udmabuf = open("/dev/udmabuf", O_RDWR | O_CLOEXEC), dmabuf;
+	struct space *space = &self->space;
+	uint32_t domain = dirty_domain(_metadata, space);
+	uint8_t bits[BITS / 8 + 1];
+
+	ASSERT_GE(udmabuf, 0);
+	ASSERT_EQ(ftruncate(memfd, DMABUF), 0);
+	ASSERT_EQ(fcntl(memfd, F_ADD_SEALS, F_SEAL_SHRINK), 0);
+	dmabuf = ioctl(udmabuf, UDMABUF_CREATE, &create);
+	ASSERT_GE(dmabuf, 0);
+	ASSERT_EQ(map_at(space, dmabuf, 0, DMABUF, MIDDLE), 0);
+	ASSERT_EQ(set_dirty_tracking(space, domain, true), 0);
+	ASSERT_EQ(mark_dirty(space, domain, bits), 0);
+	for (int i = 0; i < 2; i++) {
+		EXPECT_EQ(read_dirty(space, domain, bits), 0);
+		expect_dirty(_metadata, bits, !i, true);
+	}
+	close(dmabuf);
+	close(udmabuf);
+	close(memfd);
 }
 
 /* Failures */
