@@ -6,7 +6,7 @@
  * have done all of its work; it can be done again; and it leaves nothing behind.  What
  * else may go wrong is for the kernel's log to say.
  */
-#include "vfio_util.h"
+#include "vfio_ioas.h"
 
 #include "../kselftest_harness.h"
 
@@ -26,6 +26,7 @@ static const char *const settings[][2] = {
 	FAULT("fail_page_alloc", "ignore-gfp-highmem", "N"),
 	FAULT("fail_page_alloc", "min-order", "0"),
 	FAULT("fail_usercopy", "verbose", "0"),
+	FAULT("fail_iommufd", "verbose", "0"),
 };
 
 static void write_file(const char *path, const char *text)
@@ -44,6 +45,8 @@ FIXTURE(fail_nth) {
 	int nth;
 	int dmabuf;
 	int importer;
+	struct edu device;		/* with an address space of iommufd */
+	volatile uint64_t *memory;	/* in that, at MEMORY */
 };
 
 FIXTURE_VARIANT(fail_nth) {
@@ -72,6 +75,10 @@ FIXTURE_SETUP(fail_nth)
 
 FIXTURE_TEARDOWN(fail_nth)
 {
+	if (self->memory) {
+		edu_close(&self->device);
+		munmap((void *)self->memory, PAGE);
+	}
 	if (self->importer >= 0)
 		close(self->importer);
 	if (self->dmabuf >= 0)
@@ -148,9 +155,13 @@ static unsigned int sweep(struct __test_metadata *_metadata, FIXTURE_DATA(fail_n
 		if (ret < 0) {
 			failed++;
 			EXPECT_TRUE(injected);
-			/* EBUSY: that is how a BAR that cannot be claimed is reported. */
+			/*
+			 * EBUSY: that is how a BAR that cannot be claimed is reported;
+			 * ENOENT, EINVAL: iommufd's, for an object and a domain.
+			 */
 			EXPECT_TRUE(ret == -ENOMEM || ret == -EFAULT || ret == -EIO ||
-				    (ret == -EBUSY && step == export_step))
+				    (ret == -EBUSY && step == export_step) ||
+				    ((ret == -ENOENT || ret == -EINVAL) && self->memory))
 				TH_LOG("call %u: %d", n, ret);
 		}
 		undo(_metadata, self, ret);
@@ -263,6 +274,139 @@ TEST_F(fail_nth, reset)
 	start(_metadata, self);
 	ASSERT_EQ(importer_map(self->importer), 0);
 	sweep(_metadata, self, reset_step, reset_undo);
+}
+
+/* The same in an address space of iommufd that another device does DMA in */
+
+#define MEMORY	0x1000000UL
+#define IOVA	0x2000000UL
+
+static void ioas_start(struct __test_metadata *_metadata, FIXTURE_DATA(fail_nth) *self)
+{
+	ASSERT_EQ(export_step(self), 0);
+	edu_get(&self->device, EDU);
+	self->memory = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
+			    -1, 0);
+	ASSERT_NE(self->memory, MAP_FAILED);
+	ASSERT_EQ(ioas_map(self->device.vfio.iommu, self->device.vfio.ioas,
+			   (void *)self->memory, PAGE, MEMORY, READ_WRITE), 0);
+}
+
+static int map_file_step(FIXTURE_DATA(fail_nth) *self)
+{
+	return ioas_map_file(self->device.vfio.iommu, self->device.vfio.ioas, self->dmabuf, 0,
+			     3 * PAGE, IOVA, READ_WRITE);
+}
+
+static int attach_ioas_step(FIXTURE_DATA(fail_nth) *self)
+{
+	return vfio_attach(&self->device.vfio, self->device.vfio.ioas);
+}
+
+static int memory_on_step(FIXTURE_DATA(fail_nth) *self)
+{
+	uint16_t command = PCI_COMMAND_MASTER | PCI_COMMAND_MEMORY;
+	off_t at = (off_t)VFIO_PCI_CONFIG_REGION_INDEX << 40 | PCI_COMMAND;
+
+	return pwrite(self->vfio.fd, &command, 2, at) == 2 ? 0 : -errno;
+}
+
+/* Whether DMA reaches the BAR by the dma-buf's first page and by its last one. */
+static unsigned int reaches(struct __test_metadata *_metadata, FIXTURE_DATA(fail_nth) *self)
+{
+	static const uint64_t pages[] = { 0, 2 }, offsets[] = { 0, 2 * PAGE };
+	static uint64_t word = 0x1122334455667788;
+	unsigned int mask = 0;
+
+	for (int i = 0; i < 2; i++) {
+		word++;
+		EXPECT_EQ(vfio_region_rw(&self->vfio, RAM_BAR, offsets[i], &word, 8, true), 0);
+		self->memory[0] = 0;
+		edu_load(&self->device, MEMORY, 8);
+		edu_load(&self->device, IOVA + pages[i] * PAGE, 8);
+		edu_store(&self->device, MEMORY, 8);
+		mask |= (self->memory[0] == word) << i;
+	}
+	return mask;
+}
+
+static int unmap_file(FIXTURE_DATA(fail_nth) *self)
+{
+	return ioas_unmap(self->device.vfio.iommu, self->device.vfio.ioas, IOVA, 3 * PAGE);
+}
+
+static void map_file_undo(struct __test_metadata *_metadata, FIXTURE_DATA(fail_nth) *self,
+			  int ret)
+{
+	/* When nothing but the answer fails, all of it is mapped. */
+	if (!ret || ret == -EFAULT) {
+		unsigned int mask = reaches(_metadata, self);
+
+		EXPECT_TRUE(mask == 3 || (ret && !mask)) TH_LOG("mask %u", mask);
+		EXPECT_EQ(unmap_file(self), mask ? 0 : -ENOENT);
+	} else {
+		EXPECT_EQ(unmap_file(self), -ENOENT);
+	}
+}
+
+TEST_F_TIMEOUT(fail_nth, ioas_map_file, 300)
+{
+	ioas_start(_metadata, self);
+	EXPECT_GT(sweep(_metadata, self, map_file_step, map_file_undo), 0);
+}
+
+static void attach_ioas_undo(struct __test_metadata *_metadata, FIXTURE_DATA(fail_nth) *self,
+			     int ret)
+{
+	if (!ret)
+		EXPECT_EQ(reaches(_metadata, self), 3);
+	EXPECT_EQ(vfio_detach(&self->device.vfio), 0);
+}
+
+TEST_F_TIMEOUT(fail_nth, ioas_attach, 300)
+{
+	ioas_start(_metadata, self);
+	ASSERT_EQ(map_file_step(self), 0);
+	ASSERT_EQ(vfio_detach(&self->device.vfio), 0);
+	EXPECT_GT(sweep(_metadata, self, attach_ioas_step, attach_ioas_undo), 0);
+}
+
+/* Nothing on the way down may fail; on the way up all of the mapping is there, or nothing. */
+static void ioas_off_undo(struct __test_metadata *_metadata, FIXTURE_DATA(fail_nth) *self,
+			  int ret)
+{
+	EXPECT_EQ(vfio_memory(&self->vfio, true), 0);
+	EXPECT_EQ(reaches(_metadata, self), 3);
+}
+
+TEST_F_TIMEOUT(fail_nth, ioas_revoke, 300)
+{
+	ioas_start(_metadata, self);
+	ASSERT_EQ(map_file_step(self), 0);
+	EXPECT_GT(sweep(_metadata, self, memory_step, ioas_off_undo), 0);
+}
+
+static void ioas_on_undo(struct __test_metadata *_metadata, FIXTURE_DATA(fail_nth) *self,
+			 int ret)
+{
+	unsigned int mask;
+
+	if (!ret) {
+		mask = reaches(_metadata, self);
+		EXPECT_TRUE(mask == 0 || mask == 3) TH_LOG("mask %u", mask);
+		EXPECT_EQ(vfio_memory(&self->vfio, false), 0);
+	}
+	EXPECT_EQ(vfio_memory(&self->vfio, true), 0);
+	EXPECT_EQ(reaches(_metadata, self), 3);
+	EXPECT_EQ(vfio_memory(&self->vfio, false), 0);
+}
+
+TEST_F_TIMEOUT(fail_nth, ioas_restore, 300)
+{
+	ioas_start(_metadata, self);
+	ASSERT_EQ(map_file_step(self), 0);
+	ASSERT_EQ(vfio_memory(&self->vfio, false), 0);
+	EXPECT_GT(sweep(_metadata, self, memory_on_step, ioas_on_undo), 0);
 }
 
 TEST_HARNESS_MAIN

@@ -348,22 +348,12 @@ TEST_F(revoke, memory_bit_by_byte)
 	expect_restored(_metadata, &self->live);
 }
 
-static void set_power(struct __test_metadata *_metadata, struct vfio *vfio, unsigned int state)
-{
-	unsigned int at = vfio_capability(vfio, PCI_CAP_ID_PM);
-	uint32_t control;
-
-	ASSERT_NE(at, 0);
-	control = vfio_config_read(vfio, at + PCI_PM_CTRL, 2) & ~PCI_PM_CTRL_STATE_MASK;
-	ASSERT_EQ(vfio_config_write(vfio, at + PCI_PM_CTRL, 2, control | state), 0);
-}
-
 TEST_F(revoke, d3hot)
 {
 	live_start(_metadata, self, NVME, variant->interface, 0);
-	set_power(_metadata, &self->live.vfio, 3);
+	ASSERT_EQ(vfio_set_power(&self->live.vfio, 3), 0);
 	expect_revoked(_metadata, &self->live, self->edu);
-	set_power(_metadata, &self->live.vfio, 0);
+	ASSERT_EQ(vfio_set_power(&self->live.vfio, 0), 0);
 	expect_restored(_metadata, &self->live);
 }
 
@@ -384,7 +374,7 @@ static void check_shallow_state(struct __test_metadata *_metadata, FIXTURE_DATA(
 	live_start(_metadata, self, RAM, interface, 0);
 	map = vfio_map(vfio, RAM_BAR, 0, PAGE);
 	EXPECT_TRUE(reachable(map, true));
-	set_power(_metadata, vfio, state);
+	ASSERT_EQ(vfio_set_power(vfio, state), 0);
 	EXPECT_EQ(vfio_config_read(vfio, vfio_capability(vfio, PCI_CAP_ID_PM) + PCI_PM_CTRL, 2) &
 		  PCI_PM_CTRL_STATE_MASK, state);
 	expect_revoked(_metadata, &self->live, self->edu);
@@ -392,7 +382,7 @@ static void check_shallow_state(struct __test_metadata *_metadata, FIXTURE_DATA(
 	EXPECT_FALSE(reachable(map, true));
 	EXPECT_EQ(vfio_region_rw(vfio, RAM_BAR, 0, &word, 8, false), -EIO);
 	EXPECT_EQ(vfio_region_rw(vfio, RAM_BAR, 0, &word, 8, true), -EIO);
-	set_power(_metadata, vfio, 0);
+	ASSERT_EQ(vfio_set_power(vfio, 0), 0);
 	expect_restored(_metadata, &self->live);
 	EXPECT_TRUE(reachable(map, true));
 	munmap((void *)map, PAGE);
@@ -417,8 +407,8 @@ TEST_F(revoke, d3hot_and_memory_bit)
 	live_start(_metadata, self, NVME, variant->interface, 0);
 	ASSERT_EQ(vfio_memory(vfio, false), 0);
 	expect_revoked(_metadata, &self->live, self->edu);
-	set_power(_metadata, vfio, 3);
-	set_power(_metadata, vfio, 0);
+	ASSERT_EQ(vfio_set_power(vfio, 3), 0);
+	ASSERT_EQ(vfio_set_power(vfio, 0), 0);
 	EXPECT_EQ(importer_map(self->live.importer), -ENODEV);
 	ASSERT_EQ(vfio_memory(vfio, true), 0);
 	expect_restored(_metadata, &self->live);
@@ -451,26 +441,6 @@ TEST_F(revoke, low_power)
 	expect_restored(_metadata, &self->live);
 }
 
-/* Somebody else wants the device to be powered, for a moment. */
-static void wake_up(struct __test_metadata *_metadata, const char *name)
-{
-	ASSERT_EQ(device_write(name, "power/control", "on"), 0);
-	ASSERT_EQ(device_write(name, "power/control", "auto"), 0);
-}
-
-static bool runtime_suspended(const char *name)
-{
-	char path[128], status[32] = "";
-	FILE *f;
-
-	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/power/runtime_status", name);
-	f = fopen(path, "r");
-	if (!f || !fgets(status, sizeof(status), f))
-		die(path);
-	fclose(f);
-	return !strcmp(status, "suspended\n");
-}
-
 /* Being woken up by somebody else is not for the user. */
 TEST_F(revoke, low_power_disturbed)
 {
@@ -479,10 +449,7 @@ TEST_F(revoke, low_power_disturbed)
 	live_start(_metadata, self, NVME, variant->interface, 0);
 	ASSERT_EQ(vfio_feature(&self->live.vfio, LOW_POWER(ENTRY), NULL, 0), 0);
 	expect_revoked(_metadata, &self->live, self->edu);
-	for (int i = 0; i < 100 && !runtime_suspended(name); i++)
-		sleep_ms(10);
-	EXPECT_TRUE(runtime_suspended(name));
-	wake_up(_metadata, name);
+	EXPECT_TRUE(device_wake_up(name));
 	EXPECT_EQ(importer_map(self->live.importer), -ENODEV);
 	ASSERT_EQ(vfio_feature(&self->live.vfio, LOW_POWER(EXIT), NULL, 0), 0);
 	expect_restored(_metadata, &self->live);
@@ -501,10 +468,7 @@ TEST_F(revoke, low_power_wakeup)
 	ASSERT_EQ(vfio_feature(&self->live.vfio, LOW_POWER(ENTRY_WITH_WAKEUP), &entry,
 			       sizeof(entry)), 0);
 	expect_revoked(_metadata, &self->live, self->edu);
-	for (int i = 0; i < 100 && !runtime_suspended(name); i++)
-		sleep_ms(10);
-	EXPECT_TRUE(runtime_suspended(name));
-	wake_up(_metadata, name);
+	EXPECT_TRUE(device_wake_up(name));
 	EXPECT_EQ(poll(&poll_wakeup, 1, 5000), 1);
 	expect_restored(_metadata, &self->live);
 	close(entry.wakeup_eventfd);
@@ -577,6 +541,49 @@ TEST_F_TIMEOUT(revoke, system_sleep_with_late_importer, 120)
 	expect_cycled(_metadata, &self->live);
 	close(log);
 	vfio_parameter("revoke_timeout_ms", timeout);
+}
+
+/* However many devices have late importers, they are waited for together, and named. */
+TEST_F_TIMEOUT(revoke, system_sleep_with_late_importers, 180)
+{
+	const char *const places[] = { RAM, NVME, PAIR_ONE, REGISTERS };
+	int dmabufs[4], keepers[4], logs[4];
+	struct vfio vfios[4];
+	uint64_t before, took;
+	long timeout;
+
+	/* How long it takes without them. */
+	before = milliseconds();
+	ASSERT_TRUE(fall_asleep());
+	before = milliseconds() - before;
+	for (int i = 0; i < 4; i++) {
+		vfio_get(&vfios[i], places[i], variant->interface);
+		dmabufs[i] = export_range(&vfios[i], i < 3 ? RAM_BAR : 0, 0, PAGE);
+		ASSERT_GE(dmabufs[i], 0);
+		keepers[i] = importer_attach(self->edu, dmabufs[i], DMA_BUF_IMPORTER_KEEP);
+		ASSERT_GE(keepers[i], 0);
+		ASSERT_EQ(importer_map(keepers[i]), 0);
+		logs[i] = log_open();
+	}
+	timeout = vfio_parameter("revoke_timeout_ms", 10000);
+	took = milliseconds();
+	EXPECT_TRUE(fall_asleep());
+	took = milliseconds() - took;
+	EXPECT_GE(took, 9900);
+	EXPECT_LT(took, 2 * before + 20000);
+	vfio_parameter("revoke_timeout_ms", timeout);
+	for (int i = 0; i < 4; i++) {
+		char text[200];
+
+		snprintf(text, sizeof(text), "%s: importer %s has not", vfios[i].name,
+			 self->edu);
+		EXPECT_TRUE(log_has(logs[i], text)) TH_LOG("%s", text);
+		EXPECT_EQ(importer_status(keepers[i]).notified, 2);
+		close(keepers[i]);
+		close(dmabufs[i]);
+		close(logs[i]);
+		vfio_close(&vfios[i]);
+	}
 }
 
 /* Resets from outside */
@@ -704,24 +711,6 @@ TEST_F(revoke, unbind)
 	close(asked.fd);
 }
 
-static bool present(const char *name)
-{
-	char path[64];
-
-	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s", name);
-	return !access(path, F_OK);
-}
-
-static bool wait_present(const char *name, bool there)
-{
-	for (int i = 0; i < 2000; i++) {
-		if (present(name) == there)
-			return true;
-		sleep_ms(10);
-	}
-	return false;
-}
-
 TEST_F(revoke, unplug)
 {
 	struct live *live = &self->live;
@@ -731,48 +720,21 @@ TEST_F(revoke, unplug)
 	live_start(_metadata, self, NVME, variant->interface, 0);
 	memcpy(name, live->vfio.name, sizeof(name));
 	asked.fd = vfio_eventfd(&live->vfio, VFIO_PCI_REQ_IRQ_INDEX);
-	ASSERT_TRUE(qmp("{\"execute\":\"device_del\","
-			"\"arguments\":{\"id\":\"nvme\"}}"));
+	ASSERT_TRUE(nvme_unplug());
 	EXPECT_EQ(poll(&asked, 1, 30000), 1);
 	vfio_close(&live->vfio);
 	expect_dead(_metadata, live, self->edu);
-	EXPECT_TRUE(wait_present(name, false));
+	EXPECT_TRUE(device_wait(name, false));
 	EXPECT_EQ(importer_map(live->importer), -ENODEV);
 	close(asked.fd);
 
 	/* Put it back, for the tests that come. */
-	for (int i = 0; i < 100; i++) {
-		if (qmp("{\"execute\":\"device_add\",\"arguments\":{"
-			"\"driver\":\"nvme\",\"id\":\"nvme\",\"serial\":\"p2p\","
-			"\"cmb_size_mb\":64,\"bus\":\"port13\"}}"))
-			break;
-		sleep_ms(100);
-	}
-	EXPECT_TRUE(wait_present(name, true));
+	nvme_plug();
+	EXPECT_TRUE(device_wait(name, true));
 	EXPECT_EQ(importer_map(live->importer), -ENODEV);
 }
 
 /* Errors */
-
-/*
- * An error of the port that the device is behind, as QEMU's devices report none of their
- * own; true: the kernel has recovered from it.
- */
-static bool inject(const char *error)
-{
-	char command[160];
-	int log = log_open();
-	bool recovered = false;
-
-	snprintf(command, sizeof(command),
-		 "{\"execute\":\"human-monitor-command\",\"arguments\":"
-		 "{\"command-line\":\"pcie_aer_inject_error port11 %s\"}}", error);
-	if (qmp(command))
-		for (int i = 0; i < 20 && !recovered; i++)
-			recovered = log_has(log, "device recovery successful");
-	close(log);
-	return recovered;
-}
 
 TEST_F(revoke, aer)
 {
@@ -781,11 +743,11 @@ TEST_F(revoke, aer)
 	live_start(_metadata, self, RAM, variant->interface, 0);
 
 	/* An error that is not fatal leaves the device's memory where it is. */
-	ASSERT_TRUE(inject("COMP_TIME"));
+	ASSERT_TRUE(aer_inject("COMP_TIME"));
 	EXPECT_EQ(importer_status(live->importer).is_mapped, 1);
 	EXPECT_EQ(importer_status(live->importer).notified, 0);
 
-	ASSERT_TRUE(inject("DLP"));
+	ASSERT_TRUE(aer_inject("DLP"));
 	expect_revoked(_metadata, live, self->edu);
 
 	/* Recovery has reset the device, BARs included: it needs more than a reset now. */
@@ -800,7 +762,7 @@ TEST_F(revoke, aer_reset_with_memory_off)
 	struct live *live = &self->live;
 
 	live_start(_metadata, self, RAM, variant->interface, 0);
-	ASSERT_TRUE(inject("DLP"));
+	ASSERT_TRUE(aer_inject("DLP"));
 	expect_revoked(_metadata, live, self->edu);
 
 	EXPECT_EQ(vfio_memory(&live->vfio, false), 0);
@@ -821,7 +783,7 @@ TEST_F(revoke, aer_while_closed)
 	/* Or recovery would resume it, under pci_bus_sem, which lockdep complains about. */
 	ASSERT_EQ(device_write(name, "power/control", "on"), 0);
 	vfio_close(vfio);
-	EXPECT_TRUE(inject("DLP"));
+	EXPECT_TRUE(aer_inject("DLP"));
 
 	vfio_get(vfio, RAM, variant->interface);
 	self->live.dmabuf = export_range(vfio, RAM_BAR, 0, PAGE);
@@ -834,10 +796,43 @@ TEST_F(revoke, aer_while_closed)
 	/* It is found with new ones. */
 	live_close(&self->live);
 	EXPECT_EQ(device_write(name, "remove", "1"), 0);
-	EXPECT_TRUE(wait_present(name, false));
+	EXPECT_TRUE(device_wait(name, false));
 	EXPECT_EQ(device_write(self->edu, "rescan", "1"), 0);
-	EXPECT_TRUE(wait_present(name, true));
+	EXPECT_TRUE(device_wait(name, true));
 	live_start(_metadata, self, RAM, variant->interface, 0);
+}
+
+/*
+ * A close while an importer is late switches decode off, which is not the error's doing: the
+ * close restores the addresses.
+ */
+TEST_F(revoke, aer_and_late_close)
+{
+	long timeout = vfio_parameter("revoke_timeout_ms", 100);
+	struct vfio *vfio = &self->live.vfio;
+	int fresh, importer, ret;
+	char name[16];
+
+	live_start(_metadata, self, RAM, variant->interface, 0);
+	memcpy(name, vfio->name, sizeof(name));
+	ASSERT_EQ(importer_fence(self->live.importer, 8000), 0);
+	ASSERT_TRUE(aer_inject("DLP"));
+	vfio_close(vfio);
+	for (int i = 0; i < 2000; i++) {
+		ret = vfio_open(vfio, name, variant->interface, NULL);
+		if (ret != -EBUSY)
+			break;
+		sleep_ms(10);
+	}
+	ASSERT_EQ(ret, 0);
+	fresh = export_range(vfio, RAM_BAR, 0, PAGE);
+	ASSERT_GE(fresh, 0);
+	importer = importer_attach(self->edu, fresh, 0);
+	ASSERT_GE(importer, 0);
+	EXPECT_EQ(importer_map(importer), 0);
+	close(importer);
+	close(fresh);
+	vfio_parameter("revoke_timeout_ms", timeout);
 }
 
 /* Importers that take their time */

@@ -103,6 +103,41 @@ TEST_F(sriov, reset_with_late_importer)
 	close(log);
 }
 
+static void *reset_physical(void *data)
+{
+	device_write(data, "reset", "1");
+	return NULL;
+}
+
+/* A virtual function that vfio-pci gets while the physical one is being reset. */
+TEST_F(sriov, bound_during_reset)
+{
+	int dmabuf, importer;
+	struct vfio second;
+	pthread_t thread;
+	char name[16];
+
+	ASSERT_TRUE(device_find(VIRTUAL_TWO, name));
+	device_bind(name, NULL);
+	import(_metadata, self, DMA_BUF_IMPORTER_KEEP);
+	vfio_parameter("revoke_timeout_ms", 30000);
+	ASSERT_EQ(pthread_create(&thread, NULL, reset_physical, self->physical), 0);
+	while (importer_status(self->importer).notified < 1)
+		sleep_ms(10);
+	vfio_get(&second, VIRTUAL_TWO, CDEV);
+	dmabuf = export_range(&second, 0, 0, PAGE);
+	ASSERT_GE(dmabuf, 0);
+	EXPECT_EQ(importer_attach(self->edu, dmabuf, 0), -ENODEV);
+	ASSERT_EQ(importer_unmap(self->importer), 0);
+	pthread_join(thread, NULL);
+	importer = importer_attach(self->edu, dmabuf, 0);
+	ASSERT_GE(importer, 0);
+	EXPECT_EQ(importer_map(importer), 0);
+	close(importer);
+	close(dmabuf);
+	vfio_close(&second);
+}
+
 /* So does a reset that happens when the physical function's last user closes it. */
 TEST_F(sriov, physical_function_closed)
 {

@@ -558,6 +558,28 @@ TEST_F(timeout, unbind)
 	EXPECT_TRUE(request.done);
 }
 
+/* So it does for a fence, though the mapping has gone: the next driver would not know of it. */
+TEST_F(timeout, unbind_with_late_fence)
+{
+	int other = importer_attach(self->edu, self->dmabuf, 0);
+	struct request request = {};
+	uint64_t start;
+	char name[16];
+
+	ASSERT_GE(other, 0);
+	ASSERT_EQ(importer_unmap(self->importer), 0);
+	ASSERT_EQ(importer_map(other), 0);
+	start = milliseconds();
+	ASSERT_EQ(importer_fence(other, 10000), 0);
+	memcpy(name, self->vfio.name, sizeof(name));
+	request.name = name;
+	vfio_close(&self->vfio);
+	EXPECT_EQ(importer_status(other).is_mapped, 0);
+	unbind_device(&request);
+	EXPECT_GE(milliseconds() - start, 9900);
+	close(other);
+}
+
 /* 0: not a moment. */
 TEST_F(timeout, none)
 {

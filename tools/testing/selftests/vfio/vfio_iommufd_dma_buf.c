@@ -7,7 +7,9 @@
  */
 #include "vfio_ioas.h"
 
+#include <poll.h>
 #include <pthread.h>
+#include <sys/eventfd.h>
 #include <sys/syscall.h>
 
 #include <linux/dma-heap.h>
@@ -558,16 +560,6 @@ TEST_F(iommufd, hot_reset)
 
 /* FLR, power states and low power, with a device that has them */
 
-static void set_power(struct __test_metadata *_metadata, struct vfio *vfio, unsigned int state)
-{
-	unsigned int at = vfio_capability(vfio, PCI_CAP_ID_PM);
-	uint32_t control;
-
-	ASSERT_NE(at, 0);
-	control = vfio_config_read(vfio, at + PCI_PM_CTRL, 2) & ~PCI_PM_CTRL_STATE_MASK;
-	ASSERT_EQ(vfio_config_write(vfio, at + PCI_PM_CTRL, 2, control | state), 0);
-}
-
 #define LOW_POWER(what) (VFIO_DEVICE_FEATURE_SET | VFIO_DEVICE_FEATURE_LOW_POWER_##what)
 
 TEST_F(iommufd, flr_and_power)
@@ -593,9 +585,9 @@ TEST_F(iommufd, flr_and_power)
 	put(self, IOVA, word(3));
 	EXPECT_EQ(get(self, IOVA), word(3));
 
-	set_power(_metadata, &self->ram, 3);
+	ASSERT_EQ(vfio_set_power(&self->ram, 3), 0);
 	EXPECT_EQ(map(self, dmabuf, 0, PAGE, IOVA + MB), -ENODEV);
-	set_power(_metadata, &self->ram, 0);
+	ASSERT_EQ(vfio_set_power(&self->ram, 0), 0);
 	put(self, IOVA, word(4));
 	EXPECT_EQ(get(self, IOVA), word(4));
 
@@ -604,6 +596,119 @@ TEST_F(iommufd, flr_and_power)
 	EXPECT_EQ(vfio_feature(&self->ram, LOW_POWER(EXIT), NULL, 0), 0);
 	put(self, IOVA, word(5));
 	EXPECT_EQ(get(self, IOVA), word(5));
+	close(dmabuf);
+}
+
+/* Low power ends by itself when something wakes the device up: so does the revocation. */
+TEST_F(iommufd, wakeup)
+{
+	struct vfio_device_low_power_entry_with_wakeup entry = {
+		.wakeup_eventfd = eventfd(0, EFD_CLOEXEC),
+	};
+	struct pollfd poll_wakeup = { .fd = entry.wakeup_eventfd, .events = POLLIN };
+	int dmabuf;
+
+	vfio_close(&self->ram);
+	ram_open(self, NVME);
+	dmabuf = export(self, MB, PAGE);
+	ASSERT_EQ(map(self, dmabuf, 0, PAGE, IOVA), 0);
+	ASSERT_EQ(vfio_feature(&self->ram, LOW_POWER(ENTRY_WITH_WAKEUP), &entry,
+			       sizeof(entry)), 0);
+	EXPECT_EQ(map(self, dmabuf, 0, PAGE, IOVA + MB), -ENODEV);
+	EXPECT_TRUE(device_wake_up(self->ram.name));
+	EXPECT_EQ(poll(&poll_wakeup, 1, 5000), 1);
+	put(self, IOVA, word(1));
+	EXPECT_EQ(get(self, IOVA), word(1));
+	close(entry.wakeup_eventfd);
+	close(dmabuf);
+}
+
+/* The end of the device, and errors */
+
+TEST_F(iommufd, unplug)
+{
+	struct pollfd asked = { .events = POLLIN };
+	int dmabuf, ret;
+	char name[16];
+
+	vfio_close(&self->ram);
+	ram_open(self, NVME);
+	memcpy(name, self->ram.name, sizeof(name));
+	dmabuf = export(self, MB, PAGE);
+	ASSERT_EQ(map(self, dmabuf, 0, PAGE, IOVA), 0);
+	put(self, IOVA, word(1));
+	EXPECT_EQ(get(self, IOVA), word(1));
+	asked.fd = vfio_eventfd(&self->ram, VFIO_PCI_REQ_IRQ_INDEX);
+	ASSERT_TRUE(nvme_unplug());
+	EXPECT_EQ(poll(&asked, 1, 30000), 1);
+	/* The mapping does not keep the device. */
+	vfio_close(&self->ram);
+	EXPECT_TRUE(device_wait(name, false));
+	EXPECT_NE(get(self, IOVA), word(1));
+	EXPECT_EQ(map(self, dmabuf, 0, PAGE, IOVA + MB), -ENODEV);
+	EXPECT_EQ(unmap(self, IOVA, PAGE), 0);
+	close(asked.fd);
+	close(dmabuf);
+
+	nvme_plug();
+	EXPECT_TRUE(device_wait(name, true));
+	device_bind(name, "vfio-pci");
+	/* The driver is bound a moment before it can be opened. */
+	for (int i = 0; i < 200; i++) {
+		ret = vfio_open(&self->ram, name, CDEV, &self->edu.vfio);
+		if (ret != -ENODEV)
+			break;
+		sleep_ms(20);
+	}
+	ASSERT_EQ(ret, 0);
+	dmabuf = export(self, MB, PAGE);
+	ASSERT_EQ(map(self, dmabuf, 0, PAGE, IOVA), 0);
+	put(self, IOVA, word(2));
+	EXPECT_EQ(get(self, IOVA), word(2));
+	close(dmabuf);
+}
+
+static void *unbind_device(void *data)
+{
+	device_write(data, "driver/unbind", data);
+	return NULL;
+}
+
+TEST_F(iommufd, unbind)
+{
+	int dmabuf = loop_start(_metadata, self);
+	struct pollfd asked = { .events = POLLIN };
+	pthread_t thread;
+	char name[16];
+
+	memcpy(name, self->ram.name, sizeof(name));
+	asked.fd = vfio_eventfd(&self->ram, VFIO_PCI_REQ_IRQ_INDEX);
+	ASSERT_EQ(pthread_create(&thread, NULL, unbind_device, name), 0);
+	EXPECT_EQ(poll(&asked, 1, 20000), 1);
+	EXPECT_TRUE(is_running(self));
+	vfio_close(&self->ram);
+	pthread_join(thread, NULL);
+	/* The addresses are decoded, and nothing gets there. */
+	memory_behind_vfio(&self->ram, true);
+	EXPECT_TRUE(is_stopped(self));
+	EXPECT_EQ(map(self, dmabuf, 0, PAGE, IOVA + MB), -ENODEV);
+	close(asked.fd);
+	close(dmabuf);
+}
+
+TEST_F(iommufd, aer)
+{
+	int dmabuf = loop_start(_metadata, self);
+
+	ASSERT_TRUE(aer_inject("COMP_TIME"));	/* not fatal */
+	EXPECT_TRUE(is_running(self));
+	ASSERT_TRUE(aer_inject("DLP"));
+	EXPECT_TRUE(is_stopped(self));
+	EXPECT_EQ(map(self, dmabuf, 0, PAGE, IOVA + MB), -ENODEV);
+	/* Recovery has reset the device, BARs included: it needs more than a reset now. */
+	EXPECT_EQ(vfio_reset(&self->ram), 0);
+	EXPECT_EQ(vfio_memory(&self->ram, true), 0);
+	EXPECT_TRUE(is_running(self));
 	close(dmabuf);
 }
 

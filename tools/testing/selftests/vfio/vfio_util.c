@@ -114,9 +114,48 @@ void device_bind(const char *name, const char *driver)
 	}
 	if (!driver)
 		return;
-	write_text("/sys/bus/pci/drivers_probe", name);
-	if (!device_link(name, "driver", bound, sizeof(bound)) || strcmp(bound, driver))
-		die(driver);
+	/* A device that has just been plugged in is there before drivers can have it. */
+	for (int i = 0; i < 200; i++) {
+		write_text("/sys/bus/pci/drivers_probe", name);
+		if (device_link(name, "driver", bound, sizeof(bound)) && !strcmp(bound, driver))
+			return;
+		sleep_ms(10);
+	}
+	die(driver);
+}
+
+static bool runtime_suspended(const char *name)
+{
+	char path[128], status[32] = "";
+	FILE *f;
+
+	snprintf(path, sizeof(path), SYSFS "%s/power/runtime_status", name);
+	f = fopen(path, "r");
+	if (!f || !fgets(status, sizeof(status), f))
+		die(path);
+	fclose(f);
+	return !strcmp(status, "suspended\n");
+}
+
+bool device_wake_up(const char *name)
+{
+	for (int i = 0; i < 100 && !runtime_suspended(name); i++)
+		sleep_ms(10);
+	return runtime_suspended(name) && !device_write(name, "power/control", "on") &&
+	       !device_write(name, "power/control", "auto");
+}
+
+bool device_wait(const char *name, bool there)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), SYSFS "%s", name);
+	for (int i = 0; i < 2000; i++) {
+		if (!access(path, F_OK) == there)
+			return true;
+		sleep_ms(10);
+	}
+	return false;
 }
 
 volatile void *device_map(const char *name, int bar, size_t size)
@@ -339,6 +378,17 @@ int vfio_memory(const struct vfio *vfio, bool on)
 	return vfio_config_write(vfio, PCI_COMMAND, 2, on ?
 				 command | PCI_COMMAND_MEMORY :
 				 command & ~PCI_COMMAND_MEMORY);
+}
+
+int vfio_set_power(const struct vfio *vfio, unsigned int state)
+{
+	unsigned int at = vfio_capability(vfio, PCI_CAP_ID_PM);
+	uint32_t control;
+
+	if (!at)
+		return -ENODEV;
+	control = vfio_config_read(vfio, at + PCI_PM_CTRL, 2) & ~PCI_PM_CTRL_STATE_MASK;
+	return vfio_config_write(vfio, at + PCI_PM_CTRL, 2, control | state);
 }
 
 int vfio_reset(const struct vfio *vfio)
@@ -680,6 +730,38 @@ bool log_has(int log, const char *text)
 			return true;
 	}
 	return false;
+}
+
+bool aer_inject(const char *error)
+{
+	char command[160];
+	int log = log_open();
+	bool recovered = false;
+
+	snprintf(command, sizeof(command),
+		 "{\"execute\":\"human-monitor-command\",\"arguments\":"
+		 "{\"command-line\":\"pcie_aer_inject_error port11 %s\"}}", error);
+	if (qmp(command))
+		for (int i = 0; i < 20 && !recovered; i++)
+			recovered = log_has(log, "device recovery successful");
+	close(log);
+	return recovered;
+}
+
+bool nvme_unplug(void)
+{
+	return qmp("{\"execute\":\"device_del\",\"arguments\":{\"id\":\"nvme\"}}");
+}
+
+void nvme_plug(void)
+{
+	for (int i = 0; i < 100; i++) {
+		if (qmp("{\"execute\":\"device_add\",\"arguments\":{"
+			"\"driver\":\"nvme\",\"id\":\"nvme\",\"serial\":\"p2p\","
+			"\"cmb_size_mb\":64,\"bus\":\"port13\"}}"))
+			break;
+		sleep_ms(100);
+	}
 }
 
 static long count_fds(void)

@@ -50,6 +50,7 @@
 #define REGISTERS	"16.0/00.0"		/* edu; registers behind BAR 0 */
 #define PHYSICAL	"17.0/00.0"		/* igb, with virtual functions: */
 #define VIRTUAL		"17.0/10.0"		/* registers behind BAR 0 */
+#define VIRTUAL_TWO	"17.0/10.2"
 /* Display devices; RAM behind BAR 0: */
 #define DISPLAY_ONE	"18.0"			/* the arbiter may switch its memory off */
 #define DISPLAY_TWO	"19.0"
@@ -93,6 +94,10 @@ bool device_find(const char *place, char name[16]);
 void device_bind(const char *name, const char *driver);
 /* Writes to the device's file @attribute. */
 int device_write(const char *name, const char *attribute, const char *text);
+/* Waits for runtime suspend, then has the device powered for a moment, by somebody else. */
+bool device_wake_up(const char *name);
+/* Waits until the device is there, or is not; false: it takes too long. */
+bool device_wait(const char *name, bool there);
 /* Maps the file resource@bar of a device that has no driver. */
 volatile void *device_map(const char *name, int bar, size_t size);
 
@@ -118,6 +123,8 @@ int vfio_config_write(const struct vfio *vfio, unsigned int offset, size_t size,
 /* The offset of a capability; 0: there is none. */
 unsigned int vfio_capability(const struct vfio *vfio, uint8_t id);
 int vfio_memory(const struct vfio *vfio, bool on);
+/* Writes the power state: 0 to 3. */
+int vfio_set_power(const struct vfio *vfio, unsigned int state);
 int vfio_reset(const struct vfio *vfio);
 int vfio_hot_reset(const struct vfio *vfio, const struct vfio *group);
 /* A device feature; flags: VFIO_DEVICE_FEATURE_GET, _SET, _PROBE and the number. */
@@ -166,6 +173,14 @@ int importer_segments(int importer, struct dma_buf_importer_segment *segments,
 
 /* A command of QEMU's monitor protocol, in JSON; false: it was refused. */
 bool qmp(const char *command);
+/*
+ * Has the port of RAM report an error, as QEMU's devices report none of their own; true: the
+ * kernel has recovered from it.
+ */
+bool aer_inject(const char *error);
+/* Has NVME unplugged, once the kernel is done with it; and plugged in again. */
+bool nvme_unplug(void);
+void nvme_plug(void);
 /* As in /proc: R, S, D, ...; 0: there is no such thread. */
 char task_state(pid_t tid);
 /* The kernel's log from now on, for log_has(). */
