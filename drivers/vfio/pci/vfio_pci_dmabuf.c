@@ -31,9 +31,8 @@ static int vfio_pci_dma_buf_check_live(struct vfio_pci_dma_buf *buf)
 }
 
 /*
- * Importers that can't do peer-to-peer are turned away, and so are those that cannot be told
- * that the buffer is revoked: dma_buf_dynamic_attach() sets peer2peer only for importers
- * with importer_ops.  One with page tables of its own does no DMA by attach->dev.
+ * Refuses importers that can't do peer-to-peer, or have no move_notify: peer2peer is set only
+ * for those with importer_ops.  One with page tables of its own does no DMA by attach->dev.
  */
 static int vfio_pci_dma_buf_attach(struct dma_buf *dmabuf, struct dma_buf_attachment *attach)
 {
@@ -61,10 +60,7 @@ static void vfio_pci_dma_buf_detach(struct dma_buf *dmabuf, struct dma_buf_attac
 	kfree(attach->priv);
 }
 
-/*
- * That there are these two makes us a dynamic exporter, whose importers are told when it
- * moves.  What would have to stay where it is can't be revoked.
- */
+/* These two make the exporter a dynamic one.  What is pinned could not be revoked. */
 static int vfio_pci_dma_buf_pin(struct dma_buf_attachment *attach)
 {
 	return -EOPNOTSUPP;
@@ -146,10 +142,7 @@ static bool vfio_pci_dma_buf_frame(const struct vm_fault *vmf, unsigned int orde
 	return IS_ALIGNED(*pfn, 1UL << order) && skip + size <= range->len;
 }
 
-/*
- * memory_lock is not needed: what disables memory revokes the buffer before, which takes
- * dma_resv.
- */
+/* memory_lock is not needed: whatever disables memory revokes the buffer before. */
 static vm_fault_t vfio_pci_dma_buf_huge_fault(struct vm_fault *vmf, unsigned int order)
 {
 	struct vfio_pci_dma_buf *buf = vmf->vma->vm_private_data;
@@ -160,8 +153,8 @@ static vm_fault_t vfio_pci_dma_buf_huge_fault(struct vm_fault *vmf, unsigned int
 		return VM_FAULT_FALLBACK;
 
 	/*
-	 * An importer may have it for a while: let signals through, then fault again.  Others
-	 * than the task itself, in user mode, take that for a fault that is done.
+	 * An importer may hold it for long: return for signals, then fault again.  Callers other
+	 * than the task itself, in user mode, would believe the fault done.
 	 */
 	if (!(vmf->flags & FAULT_FLAG_USER))
 		dma_resv_lock(buf->dmabuf->resv, NULL);
@@ -216,7 +209,6 @@ static void vfio_pci_dma_buf_release(struct dma_buf *dmabuf)
 	struct vfio_pci_dma_buf *buf = dmabuf->priv;
 
 	vfio_pci_dma_buf_withdraw(buf);
-	vga_unhold_memory(buf->bufs->pdev);
 	iput(buf->inode);
 	vfio_pci_dma_bufs_put(buf->bufs);
 	kvfree(buf);
@@ -286,7 +278,6 @@ vfio_pci_dma_buf_alloc(struct vfio_pci_core_device *vdev,
 		kvfree(buf);
 		return ERR_PTR(ret);
 	}
-	INIT_LIST_HEAD(&buf->node);
 	buf->readonly = (req->open_flags & O_ACCMODE) == O_RDONLY;
 	buf->bufs = vdev->dma_bufs;
 	kref_get(&buf->bufs->kref);

@@ -18,7 +18,7 @@
  * struct vfio_pci_dma_bufs - the buffers of one device
  * @kref: held by the device and by each buffer
  * @pdev: the device, for the log
- * @vf: in the list of all virtual functions' buffers, or empty; under its lock
+ * @device: in the list of all devices; under its lock
  * @lock: guards @list and @causes, and the buffers' causes against changes
  * @list: the buffers that can still be live, or were busy when the device was closed
  * @causes: why the device's memory cannot be used: VFIO_PCI_REVOKED_*
@@ -29,7 +29,7 @@
 struct vfio_pci_dma_bufs {
 	struct kref kref;
 	struct pci_dev *pdev;
-	struct list_head vf;
+	struct list_head device;
 	struct mutex lock;	/* see above */
 	struct list_head list;
 	unsigned int causes;
@@ -44,8 +44,8 @@ struct vfio_pci_dma_bufs {
  * @node: in their list, or empty; under their lock
  * @dmabuf: what the user has a descriptor of
  * @inode: its inode, whose mappings are zapped
- * @registered: the device, while the buffer holds a registration of it; under dma_resv,
- *	but for the buffer's release
+ * @registered: the device, while the buffer holds a registration of it, and its memory decode
+ *	with the VGA arbiter; changed by xchg()
  * @causes: why it is revoked; 0: it is live. Changed under @bufs->lock and dma_resv
  * @nr_maps: mappings by importers; under dma_resv
  * @nr_busy: @nr_maps, and 1 while @fence is pending

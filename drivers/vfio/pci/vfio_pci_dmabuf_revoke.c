@@ -3,41 +3,40 @@
  * VFIO PCI: revoking the dma-bufs of a device's BARs.
  *
  * State.  A buffer has a mask of causes why it is revoked, and is live while the mask is 0.
- * It is the device's mask, plus what is permanent for this buffer.  So causes nest and
- * overlap, and no operation asks for another's.
+ * It is the device's mask, plus what is permanent for this buffer.  Causes nest and overlap.
  *
  *   cause	set				cleared
  *   DISABLED	before VFIO disables memory	when no such operation is left, and memory
  *		or resets			is decoded, in D0, and not in low power
  *   RESET	reset_prepare()			reset_done()
- *   PARENT	the same of the PF		the same of the PF
+ *   PARENT	a reset of the PF begins	it is over
  *   SUSPEND	system sleep			resume
- *   ERROR	AER, DPC, unplug		when the device decodes memory again
+ *   ERROR	AER, DPC, unplug		when the device decodes memory again, or
+ *						close has restored its state
  *   NO_BARS	opened before it did so		never, until the driver is bound again
  *   CLOSED	close				open, but never of a buffer
  *   REQUEST	REVOKE of one buffer		never
  *
  * Revocation is sticky: an operation for which importers are late returns an error, but the
- * buffers stay revoked, nothing new is mapped, and fences that come later do not count.  So
- * the next attempt waits for what is left of the first one.
+ * buffers stay revoked, nothing new is mapped, and fences that come later do not count.
  *
  * Busy.  A buffer is busy while an importer has it mapped, or while a fence is pending that
- * was there when it was revoked.  All waits are for the buffers to be idle, on one wait
- * queue, and without a lock that others need: any number of callers wait together.
+ * was there when it was revoked.  All waits are for the buffers to be idle, and without a
+ * lock that others need: any number of callers wait together.
  *
- * Owners.  The device and each buffer hold a reference on the struct vfio_pci_dma_bufs: a
- * dma-buf's release can come long after the device's close, and race with it.  While the
- * device is open, and then while a buffer is mapped, the buffer holds a registration of the
- * vfio_device, so that unbinding the driver waits.  A buffer on the list, under its lock, has
- * a dma_buf that is not freed, as ->release() takes the lock to unlink it.  The file may be
- * freed by then (an O_PATH descriptor keeps the dentry only), and is not looked at.
+ * Owners.  The device and each buffer hold a reference on the struct vfio_pci_dma_bufs, as a
+ * dma-buf's release can race with the device's close.  While the device is open, and then
+ * while it is busy, a buffer holds a registration of the vfio_device, so that unbinding the
+ * driver waits, and its memory decode, with the VGA arbiter.  The dma_buf of a buffer on the
+ * list is not freed while the list's lock is held: ->release() unlinks it.  Its file may be
+ * freed by then (an O_PATH descriptor keeps the dentry only).
  *
  * Locks, outermost first:
  *
  *   mmap_lock or the vma's lock
  *     memory_lock			of the device
  *       vfio_pci_dma_bufs.lock		the list; causes, together with dma_resv
- *         dma_resv			of a buffer: causes, mappings, registered
+ *         dma_resv			of a buffer: causes, mappings
  *           i_mmap_rwsem		zapping
  *
  * vfio_pci_dma_bufs.lock is never held while waiting for config space.  With a reset from
@@ -57,6 +56,7 @@
 #include <linux/module.h>
 #include <linux/pagemap.h>
 #include <linux/vfio.h>
+#include <linux/vgaarb.h>
 
 #include "vfio_pci_dmabuf.h"
 #include "vfio_pci_priv.h"
@@ -126,19 +126,26 @@ static void vfio_pci_dma_buf_get_busy(struct vfio_pci_dma_buf *buf)
 	atomic_inc(&buf->nr_busy);
 }
 
+/* Nothing reaches the device through the buffer any more.  Called in any context. */
+static void vfio_pci_dma_buf_unregister(struct vfio_pci_dma_buf *buf)
+{
+	struct vfio_device *device = xchg(&buf->registered, NULL);
+
+	if (!device)
+		return;
+	vga_unhold_memory(buf->bufs->pdev);
+	vfio_device_put_registration(device);
+}
+
 static void vfio_pci_dma_buf_put_busy(struct vfio_pci_dma_buf *buf)
 {
 	bool idle = atomic_dec_and_test(&buf->nr_busy);
 
+	/* vfio_pci_dma_buf_update() counts as well, when it has set the cause. */
+	if (idle && READ_ONCE(buf->causes) & VFIO_PCI_REVOKED_CLOSED)
+		vfio_pci_dma_buf_unregister(buf);
 	if (atomic_dec_and_test(&buf->bufs->nr_busy) || idle)
 		wake_up_all(&buf->bufs->idle);
-}
-
-static void vfio_pci_dma_buf_unregister(struct vfio_pci_dma_buf *buf)
-{
-	if (buf->registered)
-		vfio_device_put_registration(buf->registered);
-	buf->registered = NULL;
 }
 
 void vfio_pci_dma_buf_mapped(struct vfio_pci_dma_buf *buf, struct vfio_pci_dma_attach *attach)
@@ -150,14 +157,12 @@ void vfio_pci_dma_buf_mapped(struct vfio_pci_dma_buf *buf, struct vfio_pci_dma_a
 	vfio_pci_dma_buf_get_busy(buf);
 }
 
-/* After the device's close the last mapping gives back the registration. */
 void vfio_pci_dma_buf_unmapped(struct vfio_pci_dma_buf *buf, struct vfio_pci_dma_attach *attach)
 {
 	dma_resv_assert_held(buf->dmabuf->resv);
 
 	attach->nr_maps--;
-	if (!--buf->nr_maps && buf->causes & VFIO_PCI_REVOKED_CLOSED)
-		vfio_pci_dma_buf_unregister(buf);
+	buf->nr_maps--;
 	vfio_pci_dma_buf_put_busy(buf);
 }
 
@@ -177,17 +182,14 @@ static void vfio_pci_dma_buf_put_fence(struct vfio_pci_dma_buf *buf)
 		dma_fence_put(fence);
 }
 
-/*
- * Remembers what the importers' devices are doing now.  Without memory for that, fences that
- * come later count as well, until vfio_pci_dma_bufs_retry() finds some.
- */
+/* Without memory, fences that come later count as well, until vfio_pci_dma_bufs_retry(). */
 static void vfio_pci_dma_buf_get_fence(struct vfio_pci_dma_buf *buf)
 {
 	int ret;
 
 	dma_resv_assert_held(buf->dmabuf->resv);
 
-	/* Never idle in between, which a waiter would take for the end. */
+	/* A waiter must not see it idle in between. */
 	vfio_pci_dma_buf_get_busy(buf);
 	vfio_pci_dma_buf_put_fence(buf);
 	ret = dma_resv_get_singleton(buf->dmabuf->resv, DMA_RESV_USAGE_BOOKKEEP, &buf->fence);
@@ -199,8 +201,7 @@ static void vfio_pci_dma_buf_get_fence(struct vfio_pci_dma_buf *buf)
 }
 
 /*
- * The causes change, the CPU's mappings are zapped and the importers told under one hold of
- * dma_resv: map and fault, which take it, come before, and are dealt with here, or find the
+ * All under dma_resv, as map and fault are: they come before, and are undone here, or see the
  * buffer revoked.  Fences of a buffer that no device has mapped say nothing about DMA to it.
  */
 static void vfio_pci_dma_buf_update(struct vfio_pci_dma_buf *buf, unsigned int cause)
@@ -210,9 +211,12 @@ static void vfio_pci_dma_buf_update(struct vfio_pci_dma_buf *buf, unsigned int c
 	lockdep_assert_held(&buf->bufs->lock);
 
 	dma_resv_lock(buf->dmabuf->resv, NULL);
+	/* Importers unmap before their fences count: not idle in between. */
+	vfio_pci_dma_buf_get_busy(buf);
 	was_live = !buf->causes;
 	was_mapped = buf->nr_maps;
-	buf->causes = (buf->causes & VFIO_PCI_REVOKED_PERMANENTLY) | buf->bufs->causes | cause;
+	WRITE_ONCE(buf->causes, (buf->causes & VFIO_PCI_REVOKED_PERMANENTLY) |
+				buf->bufs->causes | cause);
 	if (was_live && buf->causes) {
 		unmap_mapping_range(buf->inode->i_mapping, 0, 0, true);
 		dma_buf_move_notify(buf->dmabuf);
@@ -222,6 +226,7 @@ static void vfio_pci_dma_buf_update(struct vfio_pci_dma_buf *buf, unsigned int c
 		vfio_pci_dma_buf_put_fence(buf);
 		dma_buf_move_notify(buf->dmabuf);
 	}
+	vfio_pci_dma_buf_put_busy(buf);
 	dma_resv_unlock(buf->dmabuf->resv);
 }
 
@@ -247,7 +252,7 @@ unsigned int vfio_pci_dma_bufs_change(struct vfio_pci_dma_bufs *bufs, unsigned i
 	return before;
 }
 
-/* From here on the buffer, which nobody else has yet, is revoked with the others. */
+/* From here on the new buffer is revoked with the others. */
 void vfio_pci_dma_buf_publish(struct vfio_pci_dma_buf *buf)
 {
 	mutex_lock(&buf->bufs->lock);
@@ -256,15 +261,12 @@ void vfio_pci_dma_buf_publish(struct vfio_pci_dma_buf *buf)
 	mutex_unlock(&buf->bufs->lock);
 }
 
-/*
- * The last reference on the dma_buf has been dropped.  A close that finds the buffer on the
- * list before has given the registration back, and unlinked it.
- */
+/* The last reference on the dma_buf has been dropped. */
 void vfio_pci_dma_buf_withdraw(struct vfio_pci_dma_buf *buf)
 {
 	mutex_lock(&buf->bufs->lock);
-	vfio_pci_dma_buf_unregister(buf);
 	vfio_pci_dma_buf_put_fence(buf);
+	vfio_pci_dma_buf_unregister(buf);
 	list_del(&buf->node);
 	mutex_unlock(&buf->bufs->lock);
 }
@@ -311,8 +313,8 @@ static void vfio_pci_dma_bufs_warn(struct vfio_pci_dma_bufs *bufs)
 
 /*
  * The one wait: until @busy, the count of a buffer or of all, is 0, for revoke_timeout_ms from
- * @start.  It counts neither as load nor for the hung-task detector, and a killable one can
- * be frozen: its caller holds no lock.  Returns 0, -EBUSY, or -EINTR for a fatal signal.
+ * @start.  Callers of one that is killable, and can be frozen, hold no lock.  Returns 0,
+ * -EBUSY, or -EINTR for a fatal signal.
  */
 int vfio_pci_dma_bufs_wait(struct vfio_pci_dma_bufs *bufs, const atomic_t *busy,
 			   unsigned long start, enum vfio_pci_revoke_wait how)
@@ -375,25 +377,27 @@ void vfio_pci_dma_buf_abort(struct vfio_pci_core_device *vdev)
 		atomic_dec(&vdev->dma_bufs->nr_disabling);
 }
 
+static bool vfio_pci_accessible(struct pci_dev *pdev)
+{
+	return READ_ONCE(pdev->error_state) == pci_channel_io_normal &&
+	       pci_device_is_present(pdev);
+}
+
 /*
- * Recovery from an error resets a device without a word to its driver, which finds memory
- * decode off then.  If the state of the next error is not seen here, it takes the lock later.
+ * Recovery from an error resets a device without notice to its driver; memory decode is off
+ * then.  An error that is not seen here yet changes the causes later.
  */
 static bool vfio_pci_recovered(struct pci_dev *pdev)
 {
 	u16 cmd;
 
-	if (READ_ONCE(pdev->error_state) != pci_channel_io_normal ||
-	    !pci_device_is_present(pdev))
+	if (!vfio_pci_accessible(pdev))
 		return false;
 	pci_read_config_word(pdev, PCI_COMMAND, &cmd);
 	return !PCI_POSSIBLE_ERROR(cmd) && (pdev->no_command_memory || cmd & PCI_COMMAND_MEMORY);
 }
 
-/*
- * The operation is over.  If no other goes on, and the memory can be used, buffers that are
- * not revoked for another cause are live again, and their importers are told.
- */
+/* The operation is over.  If no other goes on, and memory can be used, its cause is cleared. */
 void vfio_pci_dma_buf_restore(struct vfio_pci_core_device *vdev)
 {
 	struct vfio_pci_dma_bufs *bufs = vdev->dma_bufs;
@@ -420,9 +424,8 @@ void vfio_pci_dma_buf_restore(struct vfio_pci_core_device *vdev)
 }
 
 /*
- * As vfio_pci_dma_buf_disable(), but tells the importers of all devices, and waits for none:
- * returns the buffers of a device that is busy, with a reference and still disabled, for
- * vfio_pci_dma_buf_wait_set() without locks.  All the devices' memory_lock is held.
+ * As vfio_pci_dma_buf_disable() for all devices, whose memory_lock is held, without the wait:
+ * returns the buffers of a busy device, with a reference and still disabled.
  */
 struct vfio_pci_dma_bufs *vfio_pci_dma_buf_disable_set(struct vfio_device_set *dev_set)
 {
@@ -445,10 +448,7 @@ struct vfio_pci_dma_bufs *vfio_pci_dma_buf_disable_set(struct vfio_device_set *d
 	return busy;
 }
 
-/*
- * @start: when the operation began, in jiffies.  0: try again, which is bounded as well;
- * -EBUSY or -EINTR.
- */
+/* @start: when the operation began.  Returns 0: try again; -EBUSY or -EINTR. */
 int vfio_pci_dma_buf_wait_set(struct vfio_pci_dma_bufs *busy, unsigned long start)
 {
 	int ret = vfio_pci_dma_bufs_wait(busy, &busy->nr_busy, start, VFIO_PCI_WAIT_CALL);
@@ -463,9 +463,9 @@ int vfio_pci_dma_buf_wait_set(struct vfio_pci_dma_bufs *busy, unsigned long star
 }
 
 /*
- * The memory goes away, whatever importers do: waits for revoke_timeout_ms at most.  If the
- * device is closed they have been waited for already.  Config space may be locked by the
- * caller: memory_lock must not be taken here.
+ * For causes that cannot be refused: waits for revoke_timeout_ms at most.  If the device is
+ * closed that is already done.  The caller may have locked config space, so memory_lock must
+ * not be acquired here.
  */
 void vfio_pci_dma_buf_revoke(struct vfio_pci_core_device *vdev, unsigned int cause)
 {
@@ -476,11 +476,11 @@ void vfio_pci_dma_buf_revoke(struct vfio_pci_core_device *vdev, unsigned int cau
 		vfio_pci_dma_bufs_wait(bufs, &bufs->nr_busy, start, VFIO_PCI_WAIT_BOUNDED);
 }
 
-/* Undoes vfio_pci_dma_buf_revoke(), and does not wait for memory_lock either. */
-void vfio_pci_dma_buf_unrevoke(struct vfio_pci_core_device *vdev, unsigned int cause)
+/* A reset from outside is over.  memory_lock must not be acquired here either. */
+void vfio_pci_dma_buf_reset_done(struct vfio_pci_core_device *vdev)
 {
 	if (vdev->dma_bufs)
-		vfio_pci_dma_bufs_change(vdev->dma_bufs, cause, 0);
+		vfio_pci_dma_bufs_change(vdev->dma_bufs, VFIO_PCI_REVOKED_RESET, 0);
 }
 
 /*
@@ -520,8 +520,8 @@ void vfio_pci_dma_buf_open_end(struct vfio_pci_core_device *vdev)
 }
 
 /*
- * The device is closed.  A buffer that is still mapped when the wait is over keeps its
- * registration until it is unmapped; until then the device cannot be opened.
+ * The device is closed.  A buffer that is still busy when the wait is over keeps its
+ * registration until it is idle; until then the device cannot be opened.
  */
 void vfio_pci_dma_buf_close(struct vfio_pci_core_device *vdev)
 {
@@ -535,20 +535,16 @@ void vfio_pci_dma_buf_close(struct vfio_pci_core_device *vdev)
 	vfio_pci_dma_buf_revoke(vdev, VFIO_PCI_REVOKED_CLOSED);
 
 	mutex_lock(&bufs->lock);
-	list_for_each_entry_safe(buf, next, &bufs->list, node) {
-		dma_resv_lock(buf->dmabuf->resv, NULL);
-		if (!buf->nr_maps)
-			vfio_pci_dma_buf_unregister(buf);
+	list_for_each_entry_safe(buf, next, &bufs->list, node)
 		if (!atomic_read(&buf->nr_busy))
 			list_del_init(&buf->node);
-		dma_resv_unlock(buf->dmabuf->resv);
-	}
 	mutex_unlock(&bufs->lock);
 }
 
 /*
  * While importers of a device that is being closed are late, it decodes no memory, and will
  * not when its saved state is restored.  A virtual function's can't be switched off alone.
+ * That state has the addresses, so an error is over: the next open sees decode off.
  */
 void vfio_pci_dma_buf_disable_decode(struct vfio_pci_core_device *vdev)
 {
@@ -557,6 +553,8 @@ void vfio_pci_dma_buf_disable_decode(struct vfio_pci_core_device *vdev)
 
 	if (!vdev->dma_bufs || !atomic_read(&vdev->dma_bufs->nr_busy))
 		return;
+	if (vdev->pci_saved_state && vfio_pci_accessible(pdev))
+		vfio_pci_dma_bufs_change(vdev->dma_bufs, VFIO_PCI_REVOKED_ERROR, 0);
 	pci_read_config_word(pdev, PCI_COMMAND, &cmd);
 	pci_write_config_word(pdev, PCI_COMMAND, cmd & ~PCI_COMMAND_MEMORY);
 	pdev->saved_config_space[PCI_COMMAND / 4] &= ~PCI_COMMAND_MEMORY;
