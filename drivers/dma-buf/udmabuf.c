@@ -382,25 +382,19 @@ static bool udmabuf_huge_frame(const struct vm_fault *vmf, unsigned int order,
 	return run->nr - done >= 1UL << order && IS_ALIGNED(*pfn, 1UL << order);
 }
 
-/*
- * An entry that is there is a table, from a time when the vma had another shape or
- * huge entries were switched off, or it is huge and write-protected: then let the
- * fault be handled below, or split it.  If one comes while we look, the insertion
- * leaves it alone, as "write" is not set, and the access is tried again.
- */
 static vm_fault_t udmabuf_huge_fault(struct vm_fault *vmf, unsigned int order)
 {
+	const struct udmabuf *ub = vmf->vma->vm_private_data;
+	bool write = vmf->flags & FAULT_FLAG_WRITE;
 	unsigned long pfn;
 
-	if (vmf->pgoff >= ((const struct udmabuf *)vmf->vma->vm_private_data)->nr_pages)
+	if (vmf->pgoff >= ub->nr_pages)
 		return VM_FAULT_SIGBUS;
-	if (order == PMD_ORDER && pmd_none(*vmf->pmd) &&
-	    udmabuf_huge_frame(vmf, order, &pfn))
-		return vmf_insert_pfn_pmd(vmf, pfn_to_pfn_t(pfn), false);
+	if (order == PMD_ORDER && udmabuf_huge_frame(vmf, order, &pfn))
+		return vmf_insert_pfn_pmd(vmf, pfn_to_pfn_t(pfn), write);
 #ifdef CONFIG_ARCH_SUPPORTS_PUD_PFNMAP
-	if (order == PUD_ORDER && pud_none(*vmf->pud) &&
-	    udmabuf_huge_frame(vmf, order, &pfn))
-		return vmf_insert_pfn_pud(vmf, pfn_to_pfn_t(pfn), false);
+	if (order == PUD_ORDER && udmabuf_huge_frame(vmf, order, &pfn))
+		return vmf_insert_pfn_pud(vmf, pfn_to_pfn_t(pfn), write);
 #endif
 	return VM_FAULT_FALLBACK;
 }

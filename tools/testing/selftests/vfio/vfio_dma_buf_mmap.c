@@ -273,6 +273,39 @@ TEST_F(mapped, huge_entries)
 	close(shifted);
 }
 
+/* An entry that comes in write-protected, to notice writes, is made writable. */
+TEST_F_TIMEOUT(mapped, writes_after_clear_refs, 60)
+{
+	int whole = export_range(&self->vfio, RAM_BAR, 0, HUGE);
+	char *area = mmap(NULL, 2 * HUGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	char *at = (char *)(((uintptr_t)area + HUGE - 1) & ~(HUGE - 1));
+	long before;
+
+	ASSERT_GE(whole, 0);
+	ASSERT_NE(area, MAP_FAILED);
+	/* VFIO's own mapping, and the dma-buf's, where they can have a huge entry. */
+	for (int i = 0; i < 2; i++) {
+		void *map = i ? mmap(NULL, HUGE, RW, MAP_SHARED, whole, 0) :
+			    (void *)vfio_map(&self->vfio, RAM_BAR, 0, HUGE);
+		int refs = open("/proc/self/clear_refs", O_WRONLY);
+
+		ASSERT_NE(map, MAP_FAILED);
+		ASSERT_EQ(mremap(map, HUGE, HUGE, MREMAP_MAYMOVE | MREMAP_FIXED, at), at);
+		ASSERT_EQ(write(refs, "4", 1), 1);
+		close(refs);
+		EXPECT_EQ(*word(at, 0), *word(self->bar, 0));
+		before = faults();
+		for (unsigned int page = 0; page < HUGE / PAGE; page++)
+			*word(at, page) = 0x4000 * i + page;
+		/* The program's own pages may have some. */
+		EXPECT_LE(faults() - before, 3);
+		for (unsigned int page = 0; page < HUGE / PAGE; page++)
+			EXPECT_EQ(*word(self->bar, page), 0x4000 * i + page);
+	}
+	munmap(area, 2 * HUGE);
+	close(whole);
+}
+
 /* Aliases */
 
 TEST_F(mapped, every_mapping_of_a_buffer)

@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <sys/resource.h>
 
 static sigjmp_buf fault_return;
 
@@ -33,6 +34,14 @@ static inline int touch(volatile char *p, bool write)
 	sigaction(SIGBUS, &bus, NULL);
 	sigaction(SIGSEGV, &segv, NULL);
 	return sig;
+}
+
+static inline long minor_faults(void)
+{
+	struct rusage usage;
+
+	getrusage(RUSAGE_SELF, &usage);
+	return usage.ru_minflt;
 }
 
 #endif /* UDMABUF_FAULT_H */

@@ -12,6 +12,8 @@
 #include "../../kselftest_harness.h"
 
 #define SIZE	(4 * HUGE)
+/* Faults that the program's own pages may have. */
+#define OWN_FAULTS	2
 
 FIXTURE(walk) {
 	struct held before;
@@ -80,6 +82,36 @@ TEST_F_TIMEOUT(walk, while_it_comes_and_goes, 120)
 	};
 
 	EXPECT_TRUE(walk_under_stress(&stress));
+	EXPECT_EQ(wrong(self->map), 0);
+}
+
+/* What comes in write-protected, to notice writes, is made writable where it is. */
+TEST_F_TIMEOUT(walk, writes_after_clear_refs, 60)
+{
+	size_t step = variant->memory == HUGETLB ? HUGE : PAGE;
+	long before;
+
+	write_file("/proc/self/clear_refs", "4");
+	EXPECT_EQ(wrong(self->map), 0);
+	before = minor_faults();
+	for (size_t i = 0; i < SIZE; i += PAGE)
+		mark_page(self->map + i, 2, i / PAGE);
+	EXPECT_LE(minor_faults() - before, (long)(SIZE / step) + OWN_FAULTS);
+	for (size_t i = 0; i < SIZE / PAGE; i++)
+		EXPECT_TRUE(page_is(self->map + i * PAGE, 2, i));
+}
+
+/* The fault for the first write brings an entry that is writable. */
+TEST_F_TIMEOUT(walk, first_writes_after_clear_refs, 60)
+{
+	long before;
+
+	write_file("/proc/self/clear_refs", "4");
+	before = minor_faults();
+	for (size_t i = 0; i < SIZE; i += HUGE)
+		mark_page(self->map + i, 1, i / PAGE);
+	EXPECT_LE(minor_faults() - before, OWN_FAULTS + (long)(SIZE / HUGE) *
+		  (variant->memory == HUGETLB ? 1 : 2));
 	EXPECT_EQ(wrong(self->map), 0);
 }
 
