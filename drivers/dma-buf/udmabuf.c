@@ -947,13 +947,16 @@ static int udmabuf_add_large(struct udmabuf *ub, struct udmabuf_pinner *p,
 	return ret;
 }
 
+static bool udmabuf_has_more(const struct udmabuf_pinner *p)
+{
+	return p->pos < p->end || p->left;
+}
+
 /* Items that go on where the one before them ended are one range. */
-static bool udmabuf_next_range(struct udmabuf_pinner *p)
+static void udmabuf_next_range(struct udmabuf_pinner *p)
 {
 	if (p->pos < p->end)
-		return true;
-	if (!p->left)
-		return false;
+		return;
 	p->start = p->items->offset;
 	p->pos = p->start;
 	p->end = p->start;
@@ -962,7 +965,60 @@ static bool udmabuf_next_range(struct udmabuf_pinner *p)
 		p->items++;
 		p->left--;
 	}
-	return true;
+}
+
+/* How many of the next items are ranges of one page each, and which pages these are. */
+static u32 udmabuf_single_pages(const struct udmabuf_pinner *p, pgoff_t *index, u32 max)
+{
+	const struct udmabuf_create_item *item = p->items;
+	u32 n;
+
+	max = min(max, p->left);
+	for (n = 0; n < max; n++, item++) {
+		if (item->size != PAGE_SIZE)
+			break;
+		if (n + 1 < p->left && item[1].offset == item->offset + PAGE_SIZE)
+			break;
+		index[n] = item->offset >> PAGE_SHIFT;
+	}
+	return n;
+}
+
+/*
+ * Pins ranges of one page each, at most @max of them, as long as that takes no waiting.
+ * Returns the number of pages; 0 if the next range is one for udmabuf_pin_piece().
+ */
+static long udmabuf_pin_single_pages(struct udmabuf *ub, struct udmabuf_pinner *p, u32 max)
+{
+	pgoff_t index[SWAP_CLUSTER_MAX];
+	u32 n, i;
+	int ret;
+
+	if (p->pos < p->end)
+		return 0;
+	n = udmabuf_single_pages(p, index, min(max, ARRAY_SIZE(index)));
+	n = memfd_pin_pages(p->memfd, index, n, p->folios);
+	for (i = 0; i < n; i++) {
+		struct folio *folio = p->folios[i];
+
+		if (!folio_test_large(folio)) {
+			udmabuf_keep_dirty(ub, folio);
+			ret = udmabuf_append(ub, folio_pfn(folio), 1);
+		} else {
+			p->start = p->items[i].offset;
+			p->pos = p->start;
+			p->end = p->start + PAGE_SIZE;
+			ret = udmabuf_add_large(ub, p, folio, index[i] - folio->index, 1);
+			p->pos = p->end;
+		}
+		if (unlikely(ret < 0)) {
+			unpin_folios(p->folios + i, n - i);
+			return ret;
+		}
+	}
+	p->items += n;
+	p->left -= n;
+	return n;
 }
 
 /*
@@ -1015,23 +1071,23 @@ static long udmabuf_pin_piece(struct udmabuf *ub, struct udmabuf_pinner *p,
 static int udmabuf_pin_hold(struct udmabuf *ub, struct udmabuf_pinner *p)
 {
 	unsigned int folios = UDMABUF_HOLD_FOLIOS;
-	u64 bytes = UDMABUF_HOLD_BYTES;
+	u64 start, bytes = UDMABUF_HOLD_BYTES;
 	long ret;
 
 	inode_lock_shared(file_inode(p->memfd));
 	ret = udmabuf_check_memfd(p->memfd);
-	while (!ret && folios && bytes && udmabuf_next_range(p)) {
-		u64 start = p->pos;
-
-		ret = udmabuf_pin_piece(ub, p, folios, bytes);
-		if (ret < 0)
-			break;
-		folios -= ret;
-		bytes -= p->pos - start;
-		ret = 0;
+	while (ret >= 0 && folios && bytes && udmabuf_has_more(p)) {
+		ret = udmabuf_pin_single_pages(ub, p, folios);
+		if (!ret) {
+			udmabuf_next_range(p);
+			start = p->pos;
+			ret = udmabuf_pin_piece(ub, p, folios, bytes);
+			bytes -= p->pos - start;
+		}
+		folios -= max(ret, 0L);
 	}
 	inode_unlock_shared(file_inode(p->memfd));
-	return ret;
+	return min(ret, 0L);
 }
 
 static int udmabuf_pin_memfd(struct udmabuf *ub, struct udmabuf_pinner *p)
@@ -1041,7 +1097,7 @@ static int udmabuf_pin_memfd(struct udmabuf *ub, struct udmabuf_pinner *p)
 	if (!(p->memfd->f_mode & FMODE_WRITE))
 		ub->readonly = true;
 
-	while (udmabuf_next_range(p)) {
+	while (udmabuf_has_more(p)) {
 		ret = udmabuf_pin_hold(ub, p);
 		if (ret)
 			return ret;
