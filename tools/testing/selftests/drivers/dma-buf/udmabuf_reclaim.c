@@ -1,19 +1,26 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * What takes pages from a memfd while buffers are made of it: khugepaged, which copies
- * small pages into a huge one.  A buffer that was made has the pages that the memfd has
- * afterwards.
+ * small pages into a huge one, and reclaim, which writes them to swap.  A buffer that was
+ * made has the pages that the memfd has afterwards.
  */
 #include <pthread.h>
 #include <sched.h>
+#include <sys/swap.h>
 #include <time.h>
+
+#include <linux/loop.h>
 
 #include "udmabuf_util.h"
 #include "../../kselftest_harness.h"
 
-#define PAGES		(HUGE / PAGE)
 #define ROUNDS		60
-#define STEP_US		400	/* how much longer the other one has in each round */
+#define STEP_US		400	/* how much longer khugepaged has in each round */
+
+#define PAGEOUT_SIZE	(16 * PAGE)
+#define PAGEOUT_ROUNDS	300
+#define PAGEOUT_SECONDS	60
+#define SWAP_SIZE	(64 * PAGEOUT_SIZE)
 
 #ifndef MADV_COLLAPSE
 #define MADV_COLLAPSE	25
@@ -43,6 +50,7 @@ FIXTURE_TEARDOWN(reclaim)
 /**
  * struct taker - a thread that has the kernel take pages from a memfd
  * @map: the memfd
+ * @size: of the memfd
  * @advice: by which it is asked
  * @started: the thread runs
  * @stop: the thread is to end
@@ -50,6 +58,7 @@ FIXTURE_TEARDOWN(reclaim)
  */
 struct taker {
 	void *map;
+	size_t size;
 	int advice;
 	bool started;
 	bool stop;
@@ -62,7 +71,7 @@ static void *take(void *arg)
 
 	__atomic_store_n(&t->started, true, __ATOMIC_SEQ_CST);
 	do {
-		t->done += !madvise(t->map, HUGE, t->advice);
+		t->done += !madvise(t->map, t->size, t->advice);
 	} while (!__atomic_load_n(&t->stop, __ATOMIC_SEQ_CST));
 	return NULL;
 }
@@ -80,11 +89,11 @@ static void spin_us(long us)
 }
 
 /* Pages of the memfd that do not show what was written through the dma-buf. */
-static size_t lost_pages(const char *map)
+static size_t lost_pages(const char *map, size_t pages)
 {
 	size_t lost = 0;
 
-	for (size_t i = 0; i < PAGES; i++)
+	for (size_t i = 0; i < pages; i++)
 		lost += !page_is(map + i * PAGE, NEW, i);
 	return lost;
 }
@@ -92,12 +101,12 @@ static size_t lost_pages(const char *map)
 /*
  * Makes a buffer of a memfd of small pages while the thread is at work, writes through
  * it, and looks at the memfd.  Returns how many pages the two do not share, or -1 if a
- * seal that forbids writing was set.  The later the round, the further the thread is.
+ * seal that forbids writing was set.  The thread is @us ahead.
  */
-static long one_round(int dev, struct taker *t, int round)
+static long one_round(int dev, struct taker *t, long us)
 {
 	void *map, *buffer;
-	int memfd = memfd_filled(SHMEM, HUGE, OLD, &map);
+	int memfd = memfd_filled(SHMEM, t->size, OLD, &map);
 	pthread_t thread;
 	long lost;
 	int fd;
@@ -110,19 +119,19 @@ static long one_round(int dev, struct taker *t, int round)
 		die("pthread_create");
 	while (!__atomic_load_n(&t->started, __ATOMIC_SEQ_CST))
 		sched_yield();
-	spin_us(round * STEP_US);
-	fd = udmabuf_create(dev, memfd, 0, HUGE);
+	spin_us(us);
+	fd = udmabuf_create(dev, memfd, 0, t->size);
 	if (fd < 0)
 		die("udmabuf");
-	buffer = map_shared(fd, HUGE, PROT_READ | PROT_WRITE);
-	mark_pages(buffer, NEW, PAGES);
+	buffer = map_shared(fd, t->size, PROT_READ | PROT_WRITE);
+	mark_pages(buffer, NEW, t->size / PAGE);
 	__atomic_store_n(&t->stop, true, __ATOMIC_SEQ_CST);
 	pthread_join(thread, NULL);
-	lost = lost_pages(map);
-	munmap(map, HUGE);
+	lost = lost_pages(map, t->size / PAGE);
+	munmap(map, t->size);
 	if (!fcntl(memfd, F_ADD_SEALS, F_SEAL_WRITE))
 		lost = -1;
-	munmap(buffer, HUGE);
+	munmap(buffer, t->size);
 	close(fd);
 	close(memfd);
 	return lost;
@@ -130,17 +139,71 @@ static long one_round(int dev, struct taker *t, int round)
 
 TEST_F_TIMEOUT(reclaim, collapse_races_with_creation, 600)
 {
-	struct taker t = { .advice = MADV_COLLAPSE };
+	struct taker t = { .size = HUGE, .advice = MADV_COLLAPSE };
 	int done = 0;
 
 	for (int i = 0; i < ROUNDS; i++) {
-		ASSERT_EQ(one_round(self->dev, &t, i), 0) {
+		ASSERT_EQ(one_round(self->dev, &t, i * STEP_US), 0) {
 			TH_LOG("round %d", i);
 		}
 		done += t.done;
 	}
 	/* At times it came first. */
 	EXPECT_GT(done, 0);
+}
+
+/* Swaps to a loop device over a memfd whose pages are there.  Returns what to close. */
+static int swap_on(char *path, size_t len)
+{
+	int control = open("/dev/loop-control", O_RDWR | O_CLOEXEC);
+	int backing = memfd_create("swap", MFD_CLOEXEC), loop;
+	char *map;
+
+	if (control < 0 || backing < 0 || ftruncate(backing, SWAP_SIZE))
+		die("loop device");
+	map = map_shared(backing, SWAP_SIZE, PROT_READ | PROT_WRITE);
+	memset(map, 0, SWAP_SIZE);
+	((uint32_t *)map)[1024 / 4] = 1;			/* version */
+	((uint32_t *)map)[1024 / 4 + 1] = SWAP_SIZE / PAGE - 1;	/* last page */
+	memcpy(map + PAGE - 10, "SWAPSPACE2", 10);
+	munmap(map, SWAP_SIZE);
+
+	snprintf(path, len, "/dev/loop%d", ioctl(control, LOOP_CTL_GET_FREE));
+	loop = open(path, O_RDWR | O_CLOEXEC);
+	if (loop < 0 || ioctl(loop, LOOP_SET_FD, backing) || swapon(path, 0))
+		die("swap");
+	close(backing);
+	close(control);
+	return loop;
+}
+
+static double seconds(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec + now.tv_nsec / 1e9;
+}
+
+TEST_F_TIMEOUT(reclaim, pageout_races_with_creation, 240)
+{
+	struct taker t = { .size = PAGEOUT_SIZE, .advice = MADV_PAGEOUT };
+	long written = file_value("/proc/vmstat", "pswpout");
+	double end = seconds() + PAGEOUT_SECONDS;
+	char path[32];
+	int loop = swap_on(path, sizeof(path)), i;
+	long lost = 0;
+
+	for (i = 0; !lost && i < PAGEOUT_ROUNDS && seconds() < end; i++)
+		lost = one_round(self->dev, &t, i % 30 * 10);
+	written = file_value("/proc/vmstat", "pswpout") - written;
+	TH_LOG("%d rounds, %ld pages were swapped out", i, written);
+	EXPECT_EQ(swapoff(path), 0);
+	ioctl(loop, LOOP_CLR_FD, 0);
+	close(loop);
+	EXPECT_EQ(lost, 0);
+	/* At times reclaim came first. */
+	EXPECT_GT(written, 0);
 }
 
 TEST_HARNESS_MAIN
