@@ -14,7 +14,7 @@
 
 #include "internal.h"
 
-/* Allocates the table, if there is none; __do_fault() may have brought one along. */
+/* Ensures that a PTE table exists; uses the one that __do_fault() preallocated. */
 static vm_fault_t ensure_pte_table(struct vm_fault *vmf)
 {
 	if (likely(!pmd_none(*vmf->pmd)))
@@ -26,7 +26,7 @@ static vm_fault_t ensure_pte_table(struct vm_fault *vmf)
 	return 0;
 }
 
-/* Maps the frame that @entry has and those after it, but for what is mapped. */
+/* Maps consecutive frames, the first one by @entry.  Skips entries that are present. */
 static void fill_ptes(struct vm_area_struct *vma, unsigned long addr, pte_t *pte,
 		      pte_t entry, unsigned long nr)
 {
@@ -50,10 +50,8 @@ static void fill_ptes(struct vm_area_struct *vma, unsigned long addr, pte_t *pte
  * @page: the place in the buffer that belongs to @start, which is in @run
  *
  * [@start, @end) lies in the vma, and in the one page table that the fault's address
- * belongs to; the runs from @run on go as far.  Entries that are there stay as they
- * are: of two faults that race, the second finds the first one's.  What another
- * driver's callback, or this one's at an earlier time, has mapped there is not
- * replaced.
+ * belongs to; the runs from @run on go as far.  Entries that are present stay as they
+ * are, whatever they map: of two faults that race, the second changes nothing.
  *
  * The frames must be those of memory (pfn_valid()) that stays the driver's while it
  * is mapped, and has the cache mode of normal memory: no memory type is looked up,
@@ -104,7 +102,7 @@ vm_fault_t vmf_insert_pfn_runs(struct vm_fault *vmf, unsigned long start,
 EXPORT_SYMBOL_GPL(vmf_insert_pfn_runs);
 
 /**
- * unpin_pfn_runs() - drop the pins on folios, told by runs of frames
+ * unpin_pfn_runs() - unpin the folios that runs of frames intersect
  * @runs: the runs
  * @nr_runs: how many there are
  *

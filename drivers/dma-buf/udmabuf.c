@@ -19,8 +19,8 @@
  *	folios of creation.
  *
  * Limits
- *	What a buffer pins counts for the user who made it, until it is released, in
- *	any process.  A user's count is there as long as his buffers are.
+ *	The pages that a buffer pins count for the user who made it, until the buffer
+ *	is released, in any process.
  *
  * Locks
  *	A memfd's inode lock (shared) is held from a look at the seals to the last
@@ -89,9 +89,9 @@ MODULE_PARM_DESC(user_limit_mb,
 #define UDMABUF_HOLD_BYTES	SZ_64M
 
 /**
- * struct udmabuf_user - a user who has buffers, and what these pin
- * @uid: which user that is
- * @buffers: number of his buffers; under udmabuf_lock
+ * struct udmabuf_user - a user who has buffers; freed with the last of them
+ * @uid: the user
+ * @buffers: number of buffers; under udmabuf_lock
  * @pages: sum of their &udmabuf.pinned
  */
 struct udmabuf_user {
@@ -101,7 +101,7 @@ struct udmabuf_user {
 };
 
 /**
- * struct udmabuf - what a dma-buf of ours stands for (&dma_buf.priv)
+ * struct udmabuf - a buffer (&dma_buf.priv)
  * @runs: the pages, in order; immutable once the dma-buf exists
  * @nr_runs: number of runs in use
  * @max_runs: number of runs that @runs has room for
@@ -111,9 +111,9 @@ struct udmabuf_user {
  * @lock: protects @mappings
  * @mappings: device mappings, &struct udmabuf_mapping
  * @node: in udmabuf_buffers, under udmabuf_lock
- * @user: for whom it counts
- * @pinned: for how much, in pages: each of its folios with its size, or with what is
- *	listed of it if that is more; immutable once the dma-buf exists
+ * @user: the user that it counts for
+ * @pinned: what it counts for, in pages: the size of each of its folios, or what is
+ *	listed of the folio if that is more; immutable once the dma-buf exists
  * @pid: creator's thread group, in the initial PID namespace
  * @comm: creator's name
  */
@@ -155,9 +155,9 @@ static DEFINE_MUTEX(udmabuf_lock);	/* protects both */
 /* Users */
 
 /*
- * The current one.  One who has a user namespace can have more than one uid in it:
- * what is made there counts for the owner.  Not so with root's namespaces, whose uids
- * are for different users.
+ * The user that a new buffer counts for.  The owner of a user namespace can have
+ * several uids in it: buffers that are made there count for the owner.  The uids in a
+ * namespace that root owns are different users.
  */
 static kuid_t udmabuf_current_user(void)
 {
@@ -170,7 +170,7 @@ static kuid_t udmabuf_current_user(void)
 	return uid;
 }
 
-/* For one more buffer; NULL without memory. */
+/* Counts one more buffer of the user.  Returns NULL if there is no memory. */
 static struct udmabuf_user *udmabuf_get_user(kuid_t uid)
 {
 	struct udmabuf_user *user;
@@ -211,7 +211,7 @@ static u64 udmabuf_user_limit(void)
 	return mb ? (u64)mb << (20 - PAGE_SHIFT) : totalram_pages() / 2;
 }
 
-/* Before the pages are pinned, or at the latest with them. */
+/* Called before the pages are pinned, or at the latest with the pin that covers them. */
 static int udmabuf_charge(struct udmabuf *ub, u64 pages)
 {
 	s64 old = atomic64_read(&ub->user->pages);
@@ -245,7 +245,7 @@ static int udmabuf_make_room(struct udmabuf *ub, u32 max)
 	return 0;
 }
 
-/* Gives back the room that growing left.  To go on with it is no error. */
+/* Frees the unused part of the array; if that fails, the array stays as it is. */
 static void udmabuf_trim(struct udmabuf *ub)
 {
 	struct pfn_run *runs;
@@ -630,8 +630,8 @@ err_free:
 /*
  * Does not sync for the CPU.  That would copy a bounce buffer, or invalidate cache
  * lines, over what the CPU has written since the last sync: through the memfd, or
- * between begin and end of CPU access, when the pages are the CPU's.  What a device
- * wrote is there for the CPU after a begin that came before this.
+ * between begin and end of CPU access, when the pages are the CPU's.  To see what the
+ * device wrote, the CPU has to begin its access before the device is detached.
  */
 static void udmabuf_unmap(struct dma_buf_attachment *attach,
 			  struct sg_table *sgt, enum dma_data_direction dir)
@@ -647,7 +647,7 @@ static void udmabuf_unmap(struct dma_buf_attachment *attach,
 	kfree(m);
 }
 
-/* The buffer stays where it is for as long as the dma-buf lives: nothing to count. */
+/* The pages stay while the dma-buf exists: there is no mapping to wait for. */
 static int udmabuf_map_phys(struct dma_buf_attachment *attach,
 			    enum dma_data_direction dir, struct dma_buf_phys *phys)
 {
@@ -682,10 +682,10 @@ static void udmabuf_unmap_phys(struct dma_buf_attachment *attach,
 }
 
 /*
- * What has to be done to the caches follows from what each device may do, that is
- * from the direction of its mapping; and the DMA API wants to hear of the direction
- * that a page was mapped with.  What devices still write has to have come first: the
- * core waits for that as well, but only after us.
+ * Syncs each mapping with its own direction, whatever @dir is: it tells what the device
+ * may do, and the DMA API expects the direction that a page was mapped with.  Devices
+ * that still write have to finish first: the core waits for their fences only after
+ * this.
  */
 static int udmabuf_begin_cpu_access(struct dma_buf *dmabuf,
 				    enum dma_data_direction dir)
@@ -824,9 +824,9 @@ static u32 udmabuf_same_memfd(const struct udmabuf_create_item *items, u32 count
 }
 
 /*
- * Before anything is pinned, so that no memfd gets pages for a call that is refused.
- * A descriptor can stand for another file by the time that it is pinned, and seals
- * can be added: so udmabuf_pin_hold() looks again.
+ * Checks all items before any page is pinned, so that no memfd gets pages for a call that
+ * fails.  A descriptor can refer to another file by the time of pinning, and seals can be
+ * added: udmabuf_pin_hold() checks again.
  */
 static int udmabuf_check_memfds(const struct udmabuf_create_item *items, u32 count)
 {
@@ -845,10 +845,9 @@ static int udmabuf_check_memfds(const struct udmabuf_create_item *items, u32 cou
 }
 
 /*
- * What is written through the dma-buf reaches no page table or folio flag that
- * reclaim looks at: for it, a folio that was clean when it was pinned would be
- * clean, and could be dropped, when it is unpinned.  While it is pinned a dirty folio
- * stays dirty: reclaim leaves pinned folios alone.
+ * Writes through the dma-buf set no dirty bit that reclaim looks at.  A folio that was
+ * clean when it was pinned would be taken for clean, and dropped, once it is unpinned.
+ * A dirty folio stays dirty while it is pinned: reclaim leaves pinned folios alone.
  */
 static void udmabuf_keep_dirty(const struct udmabuf *ub, struct folio *folio)
 {
@@ -1138,7 +1137,7 @@ static int udmabuf_pin_items(struct udmabuf *ub,
 	return ret;
 }
 
-/* The buffer belongs to the dma-buf from now on, and is freed if there is none. */
+/* The dma-buf owns the buffer from now on.  If there is no dma-buf, frees the buffer. */
 static struct dma_buf *udmabuf_export(struct udmabuf *ub)
 {
 	DEFINE_DMA_BUF_EXPORT_INFO(exp_info);
@@ -1209,7 +1208,7 @@ static int udmabuf_create(const struct udmabuf_create_item *items, u32 count,
 	if (!ub)
 		return -ENOMEM;
 
-	/* At worst no item goes on where the one before it ended. */
+	/* Room for a run an item, to begin with. */
 	ret = udmabuf_charge(ub, pages) ?: udmabuf_make_room(ub, count);
 	if (!ret)
 		ret = udmabuf_pin_items(ub, items, count);

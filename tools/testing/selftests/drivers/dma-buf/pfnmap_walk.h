@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What walks the page tables of a process, and what each has to say of a mapping that
- * is VM_PFNMAP: that there is nothing, or that it is no business of its.  Where huge
- * entries are met by code that looks for pages behind them, the kernel's log shows it.
+ * System calls and files that walk the page tables of a process, each with the result
+ * that is right for a VM_PFNMAP mapping: that nothing is mapped there, or an error.  A
+ * walker that looks for a page behind a huge entry shows in the kernel's log.
  */
 #ifndef PFNMAP_WALK_H
 #define PFNMAP_WALK_H
