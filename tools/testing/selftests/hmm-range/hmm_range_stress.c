@@ -92,9 +92,15 @@ static void *populates(void *data)
 	return NULL;
 }
 
+static int map_again(char *part, size_t size)
+{
+	return mmap(part, size, PROT_READ | PROT_WRITE,
+		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == part ? 0 : -1;
+}
+
 static int change(unsigned int *seed, char *part, size_t size)
 {
-	switch (rand_r(seed) % 8) {
+	switch (rand_r(seed) % 9) {
 	case 0:
 	case 1:
 		return madvise(part, size, MADV_DONTNEED);
@@ -104,9 +110,10 @@ static int change(unsigned int *seed, char *part, size_t size)
 	case 4:
 		return mprotect(part, size, PROT_READ | PROT_WRITE);
 	case 5:
-		return mmap(part, size, PROT_READ | PROT_WRITE,
-			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == part ? 0 : -1;
+		return map_again(part, size);
 	case 6:
+		return munmap(part, size) ?: map_again(part, size);
+	case 7:
 		return madvise(part, size, MADV_PAGEOUT);
 	default:
 		return madvise(part, size, rand_r(seed) % 2 ? MADV_HUGEPAGE :
@@ -122,7 +129,7 @@ static void *invalidates(void *data)
 		size_t pages;
 		char *part = some(&seed, &pages);
 
-		/* ENOMEM: at a place that moves() has made a hole. */
+		/* ENOMEM: where another thread has made a hole. */
 		if (!change(&seed, part, pages * PAGE))
 			add(&changed);
 		else if (errno != ENOMEM)
@@ -131,7 +138,10 @@ static void *invalidates(void *data)
 	return NULL;
 }
 
-/* Moves memory away and back: at its old place there is a hole meanwhile. */
+/*
+ * Moves memory away and back: at its old place there is a hole meanwhile. EFAULT: another
+ * thread has made one already.
+ */
 static void *moves(void *data)
 {
 	unsigned int seed = (uintptr_t)data;
@@ -140,8 +150,9 @@ static void *moves(void *data)
 	while (now() < until) {
 		char *page = mem + rand_r(&seed) % PAGES * PAGE;
 
-		if (mremap(page, PAGE, PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, aside) != aside ||
-		    mremap(aside, PAGE, PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, page) != page)
+		if (mremap(page, PAGE, PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, aside) != aside)
+			add(errno == EFAULT ? &refused : &wrong);
+		else if (mremap(aside, PAGE, PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, page) != page)
 			add(&wrong);
 		else
 			add(&changed);
