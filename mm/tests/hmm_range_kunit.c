@@ -38,6 +38,8 @@
  * @hits: calls of its callback
  * @event: of the last call
  * @may_block: what the last call was told
+ * @may_sleep: whether the last call could, as far as the kernel is told
+ * @valid: the range was valid in one
  * @refuses: says no where it must not block
  * @stalls: callbacks wait for @go, each for one complete()
  * @go: lets them go on
@@ -52,6 +54,8 @@ struct recorder {
 	atomic_t hits;
 	enum mmu_notifier_event event;
 	bool may_block;
+	bool may_sleep;
+	bool valid;
 	bool refuses;
 	bool stalls;
 	struct completion go;
@@ -60,6 +64,16 @@ struct recorder {
 	enum mmu_notifier_event busy_event;
 	int error;
 };
+
+/* On PREEMPT_RT, a callback that only takes a spinlock may sleep, even if it must not block. */
+static bool may_sleep(void)
+{
+#ifdef CONFIG_DEBUG_ATOMIC_SLEEP
+	return !current->non_block_count;
+#else
+	return true;
+#endif
+}
 
 static bool recorder_invalidate(struct hmm_tracker *tracker,
 				const struct mmu_notifier_range *range,
@@ -70,6 +84,9 @@ static bool recorder_invalidate(struct hmm_tracker *tracker,
 	atomic_inc(&recorder->hits);
 	WRITE_ONCE(recorder->event, range->event);
 	WRITE_ONCE(recorder->may_block, may_block);
+	WRITE_ONCE(recorder->may_sleep, may_sleep());
+	if (hmm_range_valid(&recorder->range))
+		WRITE_ONCE(recorder->valid, true);
 	if (READ_ONCE(recorder->stalls))
 		wait_for_completion(&recorder->go);
 	return may_block || !recorder->refuses;
@@ -191,6 +208,8 @@ static void overlap_hits(struct kunit *test)
 	hit(AT(0) + edge->start, AT(0) + edge->end);
 	KUNIT_EXPECT_EQ(test, hits(a), edge->overlaps);
 	KUNIT_EXPECT_EQ(test, hmm_range_valid(&a->range), !edge->overlaps);
+	/* Nor was it any more when the driver was told. */
+	KUNIT_EXPECT_FALSE(test, a->valid);
 }
 
 /* Passes if a range that overlaps, and no other, is waited for. */
@@ -324,6 +343,7 @@ static void refused_by_interval(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, mmu_notifier_invalidate_range_start_nonblock(&range), -EAGAIN);
 	KUNIT_EXPECT_EQ(test, hits(b), 1);
 	KUNIT_EXPECT_FALSE(test, b->may_block);
+	KUNIT_EXPECT_TRUE(test, b->may_sleep);
 	KUNIT_EXPECT_EQ(test, look(a), 0);
 	KUNIT_EXPECT_EQ(test, look(b), 0);
 
@@ -497,6 +517,23 @@ static void newcomers(struct kunit *test)
 	end(&first);
 	KUNIT_EXPECT_TRUE(test, wakes_up(&sleeper));
 	end(&second);
+}
+
+/* Passes if a reader sleeps until the last of two ranges ends. */
+static void sleeps_for_each(struct kunit *test)
+{
+	struct recorder *a = recorder_at(test, AT(0));
+	struct mmu_notifier_range first, second;
+	struct sleeper sleeper;
+
+	start(&first, AT(0), AT(0) + SIZE);
+	start(&second, AT(0), AT(0) + 1);
+	KUNIT_EXPECT_TRUE(test, put_to_sleep(&sleeper, sleep_in_read_begin, a));
+	end(&first);
+	msleep(20);
+	KUNIT_EXPECT_FALSE(test, completion_done(&sleeper.done));
+	end(&second);
+	KUNIT_EXPECT_TRUE(test, wakes_up(&sleeper));
 }
 
 /* Passes if the end of a newcomer does not let a reader out early. */
@@ -692,6 +729,38 @@ static void wakes_only_concerned(struct kunit *test)
 		KUNIT_EXPECT_EQ(test, sleepers[i].result, 0);
 		KUNIT_EXPECT_EQ(test, switches(sleepers, i), before);
 	}
+}
+
+/*
+ * Passes if a range is waited for however many have started since: 2^30, when a signed
+ * compare of 32 bits takes it for a later one; and so many that 32 bits have wrapped, which
+ * an mm's first numbers are near to.
+ */
+static void starts_long_ago(struct kunit *test)
+{
+	struct recorder *a = recorder_at(test, AT(0));
+	struct mmu_notifier_range range;
+	int i;
+
+	start(&range, AT(0), AT(0) + SIZE);
+	KUNIT_EXPECT_LE(test, range.seq, U32_MAX);
+	/* As if it had, then: each start takes two numbers. */
+	range.seq -= 2 * BIT_ULL(30) + 2;
+	KUNIT_EXPECT_EQ(test, look(a), -ETIMEDOUT);
+	end(&range);
+	KUNIT_EXPECT_EQ(test, look(a), 0);
+
+	start(&range, AT(0), AT(0) + SIZE);
+	for (i = 0; i < 2 * MANY; i++)
+		hit(AT(1), AT(1) + SIZE);
+	KUNIT_EXPECT_EQ(test, look(a), -ETIMEDOUT);
+	end(&range);
+	KUNIT_EXPECT_EQ(test, look(a), 0);
+	KUNIT_EXPECT_TRUE(test, hmm_range_valid(&a->range));
+	start(&range, AT(0), AT(0) + SIZE);
+	KUNIT_EXPECT_GT(test, range.seq, U32_MAX);
+	KUNIT_EXPECT_FALSE(test, hmm_range_valid(&a->range));
+	end(&range);
 }
 
 /* Passes if a wait ends after its time, without sleeping if it has none. */
@@ -928,6 +997,7 @@ static void own_events(struct kunit *test)
 {
 	struct recorder *a = populated_recorder(test);
 	struct recorder *b = recorder_at(test, a->range.start);
+	struct mmu_notifier_range range;
 
 	a->busy_event = MMU_NOTIFY_EXCLUSIVE;
 	a->busy = INT_MAX;
@@ -936,8 +1006,17 @@ static void own_events(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, a->commits, 1);
 	KUNIT_EXPECT_EQ(test, hits(a), 0);
 	KUNIT_EXPECT_TRUE(test, hmm_range_valid(&a->range));
+	/* One that is in flight is waited for, and after an error no range is valid. */
+	mmu_notifier_range_init_owner(&range, MMU_NOTIFY_EXCLUSIVE, 0, current->mm,
+				      a->range.start, a->range.end, a);
+	mmu_notifier_invalidate_range_start(&range);
+	KUNIT_EXPECT_TRUE(test, hmm_range_valid(&a->range));
+	KUNIT_EXPECT_EQ(test, look(a), -ETIMEDOUT);
+	KUNIT_EXPECT_FALSE(test, hmm_range_valid(&a->range));
+	mmu_notifier_invalidate_range_end(&range);
+	KUNIT_EXPECT_EQ(test, hits(a), 0);
 	/* To another driver it is an event like any other. */
-	KUNIT_EXPECT_EQ(test, hits(b), 1);
+	KUNIT_EXPECT_EQ(test, hits(b), 2);
 	KUNIT_EXPECT_FALSE(test, hmm_range_valid(&b->range));
 
 	/* And its own of another kind is no exception. */
@@ -980,7 +1059,7 @@ static void bad_arguments(struct kunit *test)
 	struct mm_struct *mm = current->mm;
 	struct hmm_range good = a->range;
 	struct hmm_range *range = &a->range;
-	struct recorder other = { };
+	struct recorder other = { .range.notifier = &other.tracker.notifier };
 
 #define REGISTER(start, end) hmm_tracker_register(&other.tracker, mm, start, end, &recorder_ops)
 #define POPULATE() hmm_range_populate(range, NULL, 0)
@@ -1047,8 +1126,10 @@ static struct kunit_case hmm_range_cases[] = {
 	KUNIT_CASE(refused_by_interval),
 	KUNIT_CASE(refused_by_list),
 	KUNIT_CASE(newcomers),
+	KUNIT_CASE(sleeps_for_each),
 	KUNIT_CASE(newcomer_ends_first),
 	KUNIT_CASE(wakes_only_concerned),
+	KUNIT_CASE(starts_long_ago),
 	KUNIT_CASE(wait_is_bounded),
 	KUNIT_CASE(refused_read_begin),
 	KUNIT_CASE(unregister_hits),

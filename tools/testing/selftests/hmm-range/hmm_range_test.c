@@ -606,6 +606,20 @@ static void *dont_need(void *data)
 	return NULL;
 }
 
+/* mprotect() holds it for writing. */
+static void *protect(void *data)
+{
+	struct task *task = data;
+
+	task->result = mprotect(task->mem, task->pages * PAGE, PROT_READ);
+	return NULL;
+}
+
+static int populate_one(int fd, void *mem)
+{
+	return populate(fd, mem, 1, 0);
+}
+
 static int wait_long(int fd, void *mem)
 {
 	return mirror_wait(fd, 4 * LONG_MS);
@@ -751,10 +765,10 @@ TEST_F(in_flight, registered_elsewhere)
 	EXPECT_EQ(stats(self->fd).stalled, 1);
 }
 
-/* Has a helper wait, and returns when it does. */
-static void have_wait(struct helper *helper, int fd)
+/* Has a helper make a call that sleeps, and returns when it does. */
+static void have_wait(struct helper *helper, int (*call)(int fd, void *mem), int fd, void *mem)
 {
-	tell_helper(helper, wait_long, fd, NULL);
+	tell_helper(helper, call, fd, mem);
 	while (!stats(fd).waiting)
 		sleep_ms(1);
 	/* It is in the call; asleep in it, soon. */
@@ -765,7 +779,7 @@ TEST_F(in_flight, wait_is_killable)
 {
 	struct timespec then;
 
-	have_wait(&self->helpers[0], self->fd);
+	have_wait(&self->helpers[0], wait_long, self->fd, NULL);
 	clock_gettime(CLOCK_MONOTONIC, &then);
 	ASSERT_EQ(kill(self->helpers[0].pid, SIGKILL), 0);
 	EXPECT_EQ(end_helper(&self->helpers[0]), SIGKILL);
@@ -774,11 +788,32 @@ TEST_F(in_flight, wait_is_killable)
 	EXPECT_EQ(stats(self->fd).waiting, 0);
 }
 
+TEST_F(in_flight, wait_for_mmap_lock_is_killable)
+{
+	struct timespec then;
+
+	finish(self);
+	ASSERT_EQ(populate(self->fd, self->mem, PAGES, WRITABLE), 0);
+	ASSERT_EQ(set_stall(self->fd, HMM_RANGE_TEST_STALL), 0);
+	self->task.mem = self->mem;
+	ASSERT_EQ(pthread_create(&self->task.thread, NULL, protect, &self->task), 0);
+	ASSERT_TRUE(stalled(self->fd));
+
+	have_wait(&self->helpers[0], populate_one, self->other, self->elsewhere);
+	EXPECT_EQ(stats(self->other).waiting, 1);
+	clock_gettime(CLOCK_MONOTONIC, &then);
+	ASSERT_EQ(kill(self->helpers[0].pid, SIGKILL), 0);
+	EXPECT_EQ(end_helper(&self->helpers[0]), SIGKILL);
+	EXPECT_LT(ms_since(&then), LONG_MS);
+	EXPECT_EQ(stats(self->fd).stalled, 1);
+	EXPECT_EQ(stats(self->other).commits, 0);
+}
+
 TEST_F(in_flight, unregister_with_waiter)
 {
 	/* Over the same memory, but not itself the one that is stalled. */
 	ASSERT_EQ(mirror_register(self->third, self->mem, PAGES), 0);
-	have_wait(&self->helpers[0], self->third);
+	have_wait(&self->helpers[0], wait_long, self->third, NULL);
 	tell_helper(&self->helpers[1], unregister, self->third, NULL);
 	sleep_ms(100);
 	EXPECT_EQ(waitpid(self->helpers[0].pid, NULL, WNOHANG), 0);
