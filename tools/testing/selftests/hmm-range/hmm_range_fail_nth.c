@@ -21,6 +21,10 @@
 
 #include "../kselftest_harness.h"
 
+/* An emulated machine with KASAN takes so long, on a busy host. */
+#undef TEST_TIMEOUT_DEFAULT
+#define TEST_TIMEOUT_DEFAULT	180
+
 #define PAGES		4
 /* More calls than any step has: one that goes on longer does not end. */
 #define MOST_CALLS	500

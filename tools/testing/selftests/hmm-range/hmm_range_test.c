@@ -16,6 +16,10 @@
 
 #include "../kselftest_harness.h"
 
+/* An emulated machine with KASAN takes so long, on a busy host. */
+#undef TEST_TIMEOUT_DEFAULT
+#define TEST_TIMEOUT_DEFAULT	180
+
 #define PAGES	16
 
 /* As many trackers on one mm, and threads on one tracker. */
