@@ -2,26 +2,24 @@
 /*
  * Mirror a range of a process's pages: register, wait until valid, read, commit.
  *
- * A tracker is a subscription of mm/mmu_notifier.c with the loop around it that
- * every driver would have to write. A range of it, a struct hmm_range, is
+ * A tracker is a subscription of mm/mmu_notifier.c with the retry loop around it that
+ * every driver would have to write. A struct hmm_range of a tracker is
  *
- *   valid        range->notifier_seq is the tracker's seq: nothing has hit the tracker
- *                since it was read, and nothing was in flight then
- *   hit          the tracker's seq is another one: what was read is to be dropped
+ *   valid        range->notifier_seq is the tracker's seq: nothing was in flight when
+ *                it was read, and nothing has hit the tracker since
+ *   hit          the tracker's seq has changed: the pages that were read are stale
  *   gone         mm_users is 0: there is no address space left to read
  *   closing      hmm_tracker_unregister() has begun
  *
- * hmm_range_begin() leads from valid or hit to valid, or fails; a callback leads to
- * hit. Gone and closing are final. The end of a range is exclusive, as in struct
- * hmm_range.
+ * hmm_range_begin() makes a range valid, or fails; a callback makes it hit. Gone and
+ * closing are final.
  *
- * Locks: mmap_lock is taken here, for reading, and dropped before anything returns;
- * no function is called, calls back or returns with it held. The driver's lock is
- * known to the driver alone: it takes it in its commit function and in its
- * invalidate callback.
+ * Locks: mmap_lock is taken here, for reading, and dropped before the commit function
+ * is called and before any function returns. The driver's lock is taken by its commit
+ * function and by its invalidate callback, never here.
  *
  * The callback sets the seq without the driver's lock, so that no driver can forget
- * to. A commit under way either sees it, or is there to be taken down:
+ * to. A commit either sees the new seq, or its entries are there to be removed:
  *
  *   hmm_range_invalidate():              commit():
  *                                         driver's lock
@@ -30,16 +28,12 @@
  *    ops->invalidate():                   program the device
  *                                         driver's unlock
  *      driver's lock
- *      take down what was programmed      [Required: nothing stays]
+ *      remove the device's entries        [Required: none is left]
  *      driver's unlock
  *
- * If ops->invalidate() has the lock first, its unlock and commit()'s lock order the
+ * If ops->invalidate() gets the lock first, its unlock and commit()'s lock order the
  * seq before hmm_range_valid(), which is false. A task that reads the new seq before
- * the driver has heard of the range does not take it for valid: the range is in flight
- * until its end, after the driver's callback, and hmm_range_begin() sleeps until then.
- *
- * hmm_tracker_unregister() waits for the callers, then takes down what they have
- * committed, and removes the subscription last:
+ * ops->invalidate() has run sleeps in hmm_range_begin() until the invalidation ends.
  *
  *   hmm_tracker_unregister():            hmm_range_wait_until_valid():
  *                                         users: 2
@@ -48,12 +42,12 @@
  *    users: 1, waits for idle
  *                                         woken: closing, so -ECANCELED
  *                                         users: 0, idle
- *                                         [Required: tracker not looked at]
+ *                                         [Required: no access to the tracker]
  *    seq = HMM_RANGE_SEQ_GONE
  *    ops->invalidate()
  *    mmu_interval_notifier_remove()
  *
- * A task that has populated without a commit function is no user any more when it
+ * A task that has populated without a commit function has left the tracker before it
  * takes the driver's lock. It finds the range not valid.
  */
 #include <linux/hmm_range.h>
@@ -67,15 +61,15 @@
 #include "internal.h"
 
 /*
- * The most that is walked before mmap_lock is dropped once. A power of two, so that
- * huge pages of up to this size are not walked in two parts. Larger ones are (1 GiB,
- * or 512 MiB with pages of 64 KiB): a walk begins and ends at any page of them.
+ * The longest walk under one mmap_lock section. A power of two: huge pages of up to this
+ * size are not split between two walks. Larger ones (1 GiB) may be: a walk can begin and
+ * end at any page of them.
  */
 #define HMM_RANGE_PIECE		SZ_16M
 
-/* Seqs that no invalidation has: theirs are odd. */
-#define HMM_RANGE_SEQ_NONE	0UL	/* a range that is not valid */
-#define HMM_RANGE_SEQ_GONE	2UL	/* a tracker that is not told any more */
+/* Invalidations have odd seqs. */
+#define HMM_RANGE_SEQ_NONE	0UL	/* of a range that is not valid */
+#define HMM_RANGE_SEQ_GONE	2UL	/* of an unregistered tracker */
 
 static struct hmm_tracker *to_tracker(struct mmu_interval_notifier *notifier)
 {
@@ -100,28 +94,26 @@ static const struct mmu_interval_notifier_ops hmm_range_notifier_ops = {
 };
 
 /**
- * hmm_tracker_register - begin to be told about a range of an mm
- * @tracker: the driver's, not registered; from now on not to be moved or freed until
+ * hmm_tracker_register - subscribe to the invalidations of a range of an mm
+ * @tracker: the driver's, not registered; must not be moved or freed until
  *	hmm_tracker_unregister() has returned
- * @mm: the mm. The caller makes sure that the struct stays (it is its own, or it has
- *	used mmgrab() or mmget()); the tracker keeps it from then on.
+ * @mm: the mm; the caller keeps the struct alive during the call (it is its own, or it
+ *	has used mmgrab() or mmget()), the tracker from then on
  * @start: first address, a multiple of PAGE_SIZE
- * @end: first address that is not in the range any more, a multiple of PAGE_SIZE
+ * @end: first address after the range, a multiple of PAGE_SIZE
  * @ops: the driver's callbacks, which may be called before this returns
  *
- * The range need not be mapped. A registered range is not valid by that:
- * invalidations that are in flight do not call the tracker, but a wait for it waits
- * for them.
+ * The range need not be mapped, and registration does not make it valid.
  *
- * Context: process context, may sleep. mmap_lock is not held by the caller; it may
- * be taken for writing, and is not held on return. No lock is held that @ops takes.
+ * Context: process context, may sleep. The caller does not hold mmap_lock, which may be
+ * taken for writing and is not held on return, nor any lock that @ops takes.
  * Return:
- * * 0 - registered: hmm_tracker_unregister() has to be called, even if the mm has
+ * * 0 - registered: the caller has to call hmm_tracker_unregister(), even if the mm has
  *   exited by then
  * * -EINVAL - @start or @end is not a multiple of PAGE_SIZE, or the range is empty
  * * -EFAULT - the address space of @mm is gone
  * * -ENOMEM - no memory for the mm's first subscription
- * * -EINTR - a signal came while the mm was made ready for its first subscription
+ * * -EINTR - a signal came while the mm was prepared for its first subscription
  */
 int hmm_tracker_register(struct hmm_tracker *tracker, struct mm_struct *mm,
 			 unsigned long start, unsigned long end,
@@ -141,41 +133,38 @@ int hmm_tracker_register(struct hmm_tracker *tracker, struct mm_struct *mm,
 	init_completion(&tracker->idle);
 	ret = mmu_interval_notifier_insert(&tracker->notifier, mm, start,
 					   end - start, &hmm_range_notifier_ops);
-	/* No exit in here: the caller may hold a lock that its ->release takes. */
+	/* Not mmput(): the caller may hold a lock that its ->release takes. */
 	mmput_async(mm);
 	return ret;
 }
 EXPORT_SYMBOL_GPL(hmm_tracker_register);
 
 /**
- * hmm_tracker_unregister - be told no more
- * @tracker: registered; to be unregistered once
+ * hmm_tracker_unregister - end the subscription of a tracker
+ * @tracker: registered; must be unregistered once
  *
- * Other tasks may be in calls on the tracker. Those that wait return -ECANCELED when
- * the invalidations that they wait for are over, if their time is not before, and this
- * returns after them. A call may begin later only while the memory of the tracker
- * stays: hmm_range_wait_until_valid(), hmm_range_snapshot() and hmm_range_populate()
- * return -ECANCELED then, and do not keep this from returning.
+ * Tasks that wait in a call on the tracker return -ECANCELED when the invalidations that
+ * they wait for end, or at their time-out, and this returns after them. While the memory
+ * of the tracker stays, later calls return -ECANCELED.
  *
- * As pages may go from then on without a word, the invalidate callback is called once
- * more, for the whole range, allowed to block, with MMU_NOTIFY_CLEAR, after the last
- * commit function. What was read before is not valid any more: hmm_range_valid() is
- * false, for as long as the memory stays.
+ * The invalidate callback is called once more, after the last commit function: for the
+ * whole range, with MMU_NOTIFY_CLEAR, allowed to block. hmm_range_valid() is false from
+ * then on, for as long as the memory stays.
  *
- * Context: process context. Sleeps until the calls that are in progress have returned,
- * and then until the callbacks of the tracker that are running have. It waits for no
- * other callback, and for no invalidation's end. mmap_lock is not held by the caller,
- * nor any lock that the invalidate callback or a commit function takes.
+ * Context: process context. Sleeps until the calls in progress have returned, and then
+ * until the running callbacks of the tracker have; it waits for no other callback, and
+ * for no invalidation's end. The caller does not hold mmap_lock, nor any lock that the
+ * invalidate callback or a commit function takes.
  */
 void hmm_tracker_unregister(struct hmm_tracker *tracker)
 {
 	struct interval_tree_node *node = &tracker->notifier.interval_tree;
 	struct mmu_notifier_range range;
 
-	/* The calls that are waited for take it. */
+	/* The calls in progress take it. */
 	might_lock_read(&tracker->notifier.mm->mmap_lock);
 
-	/* Pairs with hmm_range_enter(): no caller gets in any more. */
+	/* Pairs with hmm_range_enter(). */
 	WRITE_ONCE(tracker->closing, true);
 	if (!refcount_dec_and_test(&tracker->users))
 		wait_for_completion(&tracker->idle);
@@ -190,8 +179,8 @@ void hmm_tracker_unregister(struct hmm_tracker *tracker)
 EXPORT_SYMBOL_GPL(hmm_tracker_unregister);
 
 /*
- * Makes an unregister wait for us; to be undone with hmm_range_leave(). Callers that
- * come one after the other must not keep users above 0 once it has begun.
+ * Makes hmm_tracker_unregister() wait until hmm_range_leave(). closing keeps a sequence of
+ * callers from holding users above 0 forever.
  */
 static int hmm_range_enter(struct hmm_tracker *tracker)
 {
@@ -213,10 +202,7 @@ static unsigned long jiffies_until(unsigned long deadline)
 	return time_before(now, deadline) ? deadline - now : 0;
 }
 
-/*
- * Whether there is any use in going on. mm_users stays 0 once it is. A signal is
- * looked for here because rounds that never sleep see none.
- */
+/* Rounds that never sleep would not see a signal: look for it here. */
 static int hmm_range_usable(struct hmm_tracker *tracker)
 {
 	if (READ_ONCE(tracker->closing))
@@ -227,9 +213,9 @@ static int hmm_range_usable(struct hmm_tracker *tracker)
 }
 
 /*
- * Waits until nothing that overlaps is in flight, and reads the seq. A hit meanwhile
- * means another round. The deadline ends the rounds; each lasts no longer than the
- * ranges that were in flight at its start.
+ * Waits until no overlapping invalidation is in flight, and reads the seq. A hit meanwhile
+ * takes another round. The deadline ends the rounds; each lasts no longer than the
+ * invalidations that were in flight at its start.
  */
 static int hmm_range_begin(struct hmm_range *range, unsigned long deadline)
 {
@@ -253,7 +239,6 @@ static int hmm_range_begin(struct hmm_range *range, unsigned long deadline)
 	}
 }
 
-/* What a caller of ours can get wrong. */
 static int hmm_range_check(const struct hmm_range *range)
 {
 	const struct interval_tree_node *node = &range->notifier->interval_tree;
@@ -264,7 +249,7 @@ static int hmm_range_check(const struct hmm_range *range)
 	    range->start >= range->end ||
 	    range->start < node->start || range->end - 1 > node->last)
 		return -EINVAL;
-	/* When a round starts again, the array holds results, not requests. */
+	/* From the second round on, hmm_pfns holds results, not requests. */
 	if (range->pfn_flags_mask)
 		return -EINVAL;
 	return 0;
@@ -277,7 +262,7 @@ static int hmm_range_walk(const struct hmm_range *range, unsigned long default_f
 	struct hmm_range piece = *range;
 	int ret = 0;
 
-	/* Not over hmm_range_begin()'s sleep: an exit would have to wait for us. */
+	/* Not held over hmm_range_begin()'s sleep, which an exit must end. */
 	if (!mmget_not_zero(mm))
 		return -EFAULT;
 
@@ -292,8 +277,8 @@ static int hmm_range_walk(const struct hmm_range *range, unsigned long default_f
 		piece.start = piece.end;
 	}
 	/*
-	 * We are a user of the tracker. If this is the last one of the mm, its exit
-	 * calls ->release of the driver, which may unregister, and so wait for us.
+	 * Not mmput(): the exit calls ->release of the driver, which may unregister and
+	 * so wait for this call.
 	 */
 	mmput_async(mm);
 	return ret;
@@ -335,20 +320,18 @@ static int hmm_range_run(struct hmm_range *range, unsigned long default_flags,
 }
 
 /**
- * hmm_range_wait_until_valid - wait until nothing that hits the range is in flight
- * @range: notifier is that of a registered tracker; on 0, notifier_seq is set, so that
- *	hmm_range_valid() is true until the tracker is hit
- * @timeout_ms: how long to wait at most, in milliseconds; 0: only look
+ * hmm_range_wait_until_valid - wait until no invalidation of a range is in flight
+ * @range: notifier is that of a registered tracker; notifier_seq is written
+ * @timeout_ms: the longest wait, in milliseconds; 0: do not wait
  *
- * It waits for invalidations that overlap the tracker, and for no others.
+ * For a driver that reads pages by means of its own. It waits for invalidations that
+ * overlap the tracker, and for no others.
  *
- * This is for a driver that reads pages by means of its own. hmm_range_snapshot()
- * and hmm_range_populate() do it by themselves.
- *
- * Context: process context, sleeps. mmap_lock is not held by the caller, not taken,
- * and not held on return. No lock is held that an invalidate callback takes.
+ * Context: process context, sleeps. The caller does not hold mmap_lock, which is not
+ * taken, nor any lock that an invalidate callback takes.
  * Return:
- * * 0 - the range was valid at a moment during the call
+ * * 0 - the range was valid at a moment during the call, and hmm_range_valid() is true
+ *   until the tracker is hit
  * * -ETIMEDOUT - it was not, in @timeout_ms
  * * -EINTR - a fatal signal is pending
  * * -EFAULT - the address space is gone
@@ -375,20 +358,18 @@ int hmm_range_wait_until_valid(struct hmm_range *range, unsigned int timeout_ms)
 EXPORT_SYMBOL_GPL(hmm_range_wait_until_valid);
 
 /**
- * hmm_range_snapshot - read what is mapped in a range, and commit it
- * @range: as for hmm_range_populate(); default_flags does not matter
+ * hmm_range_snapshot - read the mapped pages of a range, and commit them
+ * @range: as for hmm_range_populate(), but default_flags is ignored
  * @commit: as for hmm_range_populate()
  * @timeout_ms: as for hmm_range_populate()
  *
- * As hmm_range_populate(), but without page faults: the entries of hmm_pfns say what
- * is there. One that has HMM_PFN_VALID is mapped. One that a fault could not map, such
- * as a hole, one that may not be read, or a device's memory, has HMM_PFN_ERROR. One
- * with neither is not mapped, or not without a fault, and the rest of it means nothing:
- * it need not be 0. @commit has to look at HMM_PFN_VALID.
+ * As hmm_range_populate(), without page faults. An entry of hmm_pfns with HMM_PFN_VALID is
+ * mapped. One with HMM_PFN_ERROR is one that a fault could not map: a hole, no permission
+ * to read, device memory. One with neither needs a fault, and its other bits are undefined.
  *
  * Context: as hmm_range_populate().
- * Return: as hmm_range_populate(), but not what a fault may end with: -EFAULT means
- * that the address space is gone, and there is no -EPERM.
+ * Return: as hmm_range_populate(), but -EFAULT means that the address space is gone, and
+ * there is no -EPERM.
  */
 int hmm_range_snapshot(struct hmm_range *range,
 		       int (*commit)(struct hmm_range *range),
@@ -400,38 +381,38 @@ EXPORT_SYMBOL_GPL(hmm_range_snapshot);
 
 /**
  * hmm_range_populate - fault a range in, and commit it
- * @range: notifier is that of a registered tracker; start and end are multiples of
- *	PAGE_SIZE, inside of it; default_flags is HMM_PFN_REQ_FAULT, with
- *	HMM_PFN_REQ_WRITE if the pages are to be written to; pfn_flags_mask is 0;
- *	hmm_pfns has an entry for each page and dev_private_owner is as for
- *	hmm_range_fault(). hmm_pfns and notifier_seq are written.
- * @commit: called with the range filled, and no lock held: takes the lock that the
- *	tracker's invalidate callback takes; if hmm_range_valid(@range), programs the
- *	device and returns 0 or an error that ends the call; else returns -EBUSY,
- *	which starts again. NULL: the caller does as much after the return.
- * @timeout_ms: after so many milliseconds it does not wait for invalidations, or
- *	start again, any more. There is always one round.
+ * @range: notifier is that of a registered tracker; start and end (exclusive) are
+ *	multiples of PAGE_SIZE inside it; default_flags is HMM_PFN_REQ_FAULT, with
+ *	HMM_PFN_REQ_WRITE if the device writes; pfn_flags_mask is 0; hmm_pfns has an
+ *	entry for each page; dev_private_owner is as for hmm_range_fault(). hmm_pfns and
+ *	notifier_seq are written.
+ * @commit: called with the range filled, and no lock held. Takes the lock that the
+ *	tracker's invalidate callback takes. If hmm_range_valid(@range), programs the
+ *	device and returns 0, or an error that ends the call; else returns -EBUSY, which
+ *	starts another round. NULL: the caller does this after the return.
+ * @timeout_ms: milliseconds after which no wait for invalidations goes on, and no other
+ *	round starts. There is always one round.
  *
- * @timeout_ms does not bound the wait for mmap_lock, which a task that changes the
- * mappings holds for as long as it takes, nor page faults, which may wait for a disk,
- * a file server or userfaultfd. A fatal signal ends the former, and the latter as far
- * as it ends a fault of the process itself. A kernel thread has no signals: where
- * userfaultfd would have to bring a page, it gets -EFAULT.
+ * @timeout_ms does not bound the wait for mmap_lock, which a task that changes mappings
+ * holds for as long as it takes, nor page faults, which may wait for a disk, a file server
+ * or userfaultfd. A fatal signal ends the wait for mmap_lock, and a fault where it ends a
+ * fault of the process itself. A kernel thread has no signals, and gets -EFAULT where
+ * userfaultfd would have to bring a page.
  *
- * The pages are not pinned: an entry of hmm_pfns means something only under the
+ * The pages are not pinned: entries of hmm_pfns are meaningful only under the driver's
  * lock, with the range valid.
  *
- * Context: process context, sleeps. mmap_lock is not held by the caller; it is taken
- * for reading and dropped, once or more, and not held in @commit nor on return. No lock
- * is held that an invalidate callback takes. The mm need not be current's. If this turns
- * out to be the last user of the address space, a worker runs its exit, later.
+ * Context: process context, sleeps. The caller does not hold mmap_lock, which is taken
+ * for reading and dropped, once or more, and not held in @commit nor on return; nor any
+ * lock that an invalidate callback takes. The mm need not be current's. If this drops the
+ * last reference on the address space, a worker runs its exit, later.
  * Return:
  * * 0 - committed; with a NULL @commit: filled, see hmm_range_valid()
  * * -ETIMEDOUT - hit, or being invalidated, again and again for @timeout_ms
  * * -EINTR - a fatal signal is pending
  * * -EFAULT - the address space is gone, or a page could not be faulted in: there is
  *   none (a hole, PROT_NONE, device memory, past a file's end) or no memory for it
- * * -EPERM - HMM_PFN_REQ_WRITE and a mapping that must not be written to
+ * * -EPERM - HMM_PFN_REQ_WRITE, and a mapping without write permission
  * * -ECANCELED - the tracker is being unregistered
  * * -EINVAL - @range is not as above
  * * another - as returned by @commit

@@ -17,19 +17,18 @@
 struct hmm_tracker;
 
 /**
- * struct hmm_tracker_ops - what a driver does when a range is hit
- * @invalidate: The device must not use what is mapped in @range->start (inclusive)
- *	to @range->end (exclusive) when this returns. The two may lie outside of the
- *	tracker. The driver takes the lock that it commits under, takes its entries
- *	down, and returns true. Where @may_block is false (the OOM reaper), it must
- *	not sleep: if it would have to, it returns false and has changed nothing.
- *	Where @may_block is true it returns true.
+ * struct hmm_tracker_ops - a driver's callbacks
+ * @invalidate: The device must not use pages mapped in @range->start (inclusive) to
+ *	@range->end (exclusive) when this returns; the two may lie outside of the tracker.
+ *	The driver takes the lock that it commits under, removes its entries, and returns
+ *	true. Where @may_block is false (the OOM reaper), it must not sleep: if it would
+ *	have to, it returns false and has changed nothing. Where @may_block is true it
+ *	returns true.
  *
- *	Called with locks of mm held (mmap_lock, or those of a reverse mapping), so
- *	nothing that allocates memory or takes mmap_lock can be done here, nor under
- *	a lock that is taken here. Calls for one tracker may run at the same time.
- *	hmm_tracker_unregister() makes one as well, for the whole of the tracker,
- *	with MMU_NOTIFY_CLEAR as the event.
+ *	Called with locks of mm held (mmap_lock, or those of a reverse mapping): it must
+ *	not allocate memory or take mmap_lock, nor do so under a lock that it takes. Calls
+ *	for one tracker may run at the same time. hmm_tracker_unregister() makes one as
+ *	well, for the whole tracker, with MMU_NOTIFY_CLEAR as the event.
  * @ignores: Optional. Returns true for an event that the driver began itself and
  *	handles where it began it: MMU_NOTIFY_MIGRATE or MMU_NOTIFY_EXCLUSIVE with
  *	the driver's own @range->owner. The range stays valid then, and @invalidate is
@@ -44,16 +43,15 @@ struct hmm_tracker_ops {
 };
 
 /**
- * struct hmm_tracker - a range of an mm that a driver is told about
+ * struct hmm_tracker - a range of an mm that a driver subscribes to
  *
- * The driver embeds it, and has it registered for as long as the device has
- * entries for pages of the range. The members are for mm/hmm_range.c, but for
- * one: to work on the range, or on a part of it, a driver sets the notifier of a
- * struct hmm_range to @notifier. Any number of tasks may do so at a time, each
- * with a struct hmm_range of its own.
+ * The driver embeds it, and keeps it registered for as long as the device has entries
+ * for pages of the range. The members belong to mm/hmm_range.c, except that a driver
+ * points the notifier of a struct hmm_range to @notifier. Any number of tasks may work
+ * on a tracker at a time, each with a struct hmm_range of its own.
  *
- * @notifier: the subscription; its interval tree node has the bounds, @notifier.mm
- *	the mm, of which it keeps the struct, not the address space, alive
+ * @notifier: the subscription; its interval tree node has the bounds. It keeps
+ *	@notifier.mm, the struct, alive, not the address space
  * @ops: the driver's
  * @users: the registration, and each call that works on the tracker
  * @closing: hmm_tracker_unregister() has begun
