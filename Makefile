@@ -3,7 +3,7 @@
 # The front door.  Everything is made under build/ and out/.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-frames check bench kcsan kernel shell lint tree refresh clean
+.PHONY: help demo demo-frames check bench kcsan fuzz coverage kernel shell lint tree refresh clean
 
 help:
 	@echo "make demo     a guest's framebuffer through a udmabuf: out/framebuffer.png"
@@ -12,6 +12,8 @@ help:
 	@echo "make bench    what it costs, against the base, in instructions: out/bench.md"
 	@echo "              (MAINLINE=1: against Linux 7.3 as well, which is built first)"
 	@echo "make kcsan    the range helper's tests under the data race detector"
+	@echo "make fuzz     programs of calls, guided by coverage (MINUTES=10)"
+	@echo "make coverage which of our functions the tests and the fuzzer reach: out/coverage.md"
 	@echo "make kernel   both kernels, plain and debug"
 	@echo "make shell    a shell in a virtual machine (KERNEL=plain or debug)"
 	@echo "make lint     checkpatch, sparse, W=1, kernel-doc and script checks"
@@ -58,6 +60,15 @@ bench: tree
 kcsan: tree
 	@scripts/build kcsan
 	@scripts/kcsan
+
+MINUTES ?= 10
+fuzz: tree
+	@scripts/build fuzz
+	@scripts/fuzz $(MINUTES)
+
+coverage: tree
+	@scripts/build fuzz
+	@scripts/fuzz --coverage
 
 KERNEL ?= plain
 shell: tree

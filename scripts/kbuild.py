@@ -64,6 +64,20 @@ def make(source, out, *goals, cross=""):
             f"-j{os.cpu_count()}", *goals]
 
 
+# Of whose functions "make coverage" tells which have run,
+OURS = ("udmabuf", "pfn_runs", "dma-buf-mapping", "vfio_pci_dmabuf",
+        "vfio_pci_dmabuf_revoke", "vfio_pci_dmabuf_sriov", "dmabuf", "hmm_range")
+# and what else the fuzzer looks for ways through.
+NEIGHBOURS = ("dma-buf", "memfd", "gup", "hmm", "mmu_notifier", "vfio_pci_core",
+              "vfio_pci_config", "ioas", "io_pagetable", "pages")
+
+
+def covered():
+    """What make needs to be told to have the coverage of these objects."""
+    return [*(f"GCOV_PROFILE_{name}.o=y" for name in OURS),
+            *(f"KCOV_INSTRUMENT_{name}.o=y" for name in OURS + NEIGHBOURS)]
+
+
 def objects(names, tree):
     """The objects that are made of the kernel's C files among names."""
     sources = [name for name in names if name.endswith(".c") and (tree / name).exists()
