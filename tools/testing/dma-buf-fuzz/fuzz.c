@@ -188,37 +188,42 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 __attribute__((section("__libfuzzer_extra_counters")))
 static uint8_t counters[COUNTERS];
 
-static void count_coverage(void)
+/* Whether, not how often: loops make no program interesting. */
+static void count(unsigned long what)
 {
-	unsigned long n = __atomic_load_n(&kcov[0], __ATOMIC_RELAXED);
+	counters[what * 0x9e3779b97f4a7c15UL >> 48] = 1;
+}
 
-	for (unsigned long i = 1; i <= n && i < KCOV_WORDS; i++) {
-		uint8_t *counter = &counters[kcov[i] * 0x9e3779b97f4a7c15UL >> 48];
+/* What of the kernel was reached, and which call followed which. */
+static void count_coverage(const struct fuzz_call *calls, size_t n)
+{
+	unsigned long words = kcov ? __atomic_load_n(&kcov[0], __ATOMIC_RELAXED) : 0;
 
-		/* Whether, not how often: loops make no program interesting. */
-		*counter = 1;
-	}
+	for (unsigned long i = 1; i <= words && i < KCOV_WORDS; i++)
+		count(kcov[i]);
+	for (size_t i = 1; i < n; i++)
+		count(type_of(&calls[i - 1]) - fuzz_types +
+		      fuzz_types_count * (type_of(&calls[i]) - fuzz_types));
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct fuzz_call calls[FUZZ_CALLS];
-	size_t count = size / sizeof(*calls);
+	size_t n = size / sizeof(*calls);
 
-	if (count > FUZZ_CALLS)
-		count = FUZZ_CALLS;
-	memcpy(calls, data, count * sizeof(*calls));
+	if (n > FUZZ_CALLS)
+		n = FUZZ_CALLS;
+	memcpy(calls, data, n * sizeof(*calls));
 	if (getenv("FUZZ_PRINT")) {
-		print_program(stdout, calls, count);
+		print_program(stdout, calls, n);
 		return 0;
 	}
 	if (kcov)
 		__atomic_store_n(&kcov[0], 0, __ATOMIC_RELAXED);
-	run_program(calls, count);
-	if (kcov)
-		count_coverage();
-	look_at_log(calls, count);
+	run_program(calls, n);
+	count_coverage(calls, n);
+	look_at_log(calls, n);
 	return 0;
 }
 
