@@ -3,7 +3,7 @@
 # The front door.  Everything is made under build/ and out/.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-frames check bench kcsan fuzz coverage kernel shell lint tree refresh clean
+.PHONY: help demo demo-frames check bench kcsan stress fuzz coverage kernel shell lint tree refresh clean
 
 help:
 	@echo "make demo     a guest's framebuffer through a udmabuf: out/framebuffer.png"
@@ -12,6 +12,8 @@ help:
 	@echo "make bench    what it costs, against the base, in instructions: out/bench.md"
 	@echo "              (MAINLINE=1: against Linux 7.3 as well, which is built first)"
 	@echo "make kcsan    the range helper's tests under the data race detector"
+	@echo "              (MINUTES=10: how long it is stressed)"
+	@echo "make stress   that stress on the debug kernel, preemptible (MINUTES=10)"
 	@echo "make fuzz     programs of calls, guided by coverage (MINUTES=10)"
 	@echo "make coverage which of our functions the tests and the fuzzer reach: out/coverage.md"
 	@echo "make kernel   both kernels, plain and debug"
@@ -59,7 +61,11 @@ bench: tree
 
 kcsan: tree
 	@scripts/build kcsan
-	@scripts/kcsan
+	@scripts/kcsan $(if $(MINUTES),--minutes $(MINUTES))
+
+stress: tree
+	@scripts/build debug
+	@scripts/kcsan --kernel debug $(if $(MINUTES),--minutes $(MINUTES)) hmm-range
 
 MINUTES ?= 10
 fuzz: tree
