@@ -37,7 +37,7 @@ struct bench_cmd {
 #define BENCH_RELEASE	_IOWR('B', 5, struct bench_cmd)
 /* Returns how many callbacks sleep now. */
 #define BENCH_STALLED	_IO('B', 6)
-/* addr, npages: a subscription for one populate. */
+/* addr, npages, helper: a subscription, or a tracker, for one populate. */
 #define BENCH_FAULT	_IOWR('B', 7, struct bench_cmd)
 /* Returns the size of struct mmu_notifier_range. */
 #define BENCH_SIZE	_IO('B', 8)

@@ -166,8 +166,24 @@ static int populate_by_helper(struct bench *bench, struct hmm_range *range)
 	range->notifier = &bench->tracker.notifier;
 	return hmm_range_populate(range, commit, TIMEOUT_MS);
 }
+
+/* The tracker is registered, populated and unregistered. */
+static int fault_by_helper(struct bench *bench, struct hmm_range *range)
+{
+	int ret = populate_by_helper(bench, range);
+
+	if (bench->tracked)
+		hmm_tracker_unregister(&bench->tracker);
+	bench->tracked = false;
+	return ret;
+}
 #else
 static int populate_by_helper(struct bench *bench, struct hmm_range *range)
+{
+	return -EOPNOTSUPP;
+}
+
+static int fault_by_helper(struct bench *bench, struct hmm_range *range)
 {
 	return -EOPNOTSUPP;
 }
@@ -219,6 +235,21 @@ static int bench_subscribe(struct bench *bench, struct bench_cmd *cmd)
 }
 
 /* What some drivers do for each fault: insert, wait, read, commit, remove. */
+static int fault_by_hand(struct bench *bench, struct hmm_range *range)
+{
+	struct sub sub = { .bench = bench };
+	int ret;
+
+	ret = mmu_interval_notifier_insert(&sub.notifier, current->mm, range->start,
+					   range->end - range->start, &sub_ops);
+	if (ret)
+		return ret;
+	range->notifier = &sub.notifier;
+	ret = populate_by_hand(bench, range);
+	mmu_interval_notifier_remove(&sub.notifier);
+	return ret;
+}
+
 static int bench_fault(struct bench *bench, struct bench_cmd *cmd)
 {
 	struct hmm_range range = {
@@ -227,20 +258,13 @@ static int bench_fault(struct bench *bench, struct bench_cmd *cmd)
 		.hmm_pfns = bench->pfns,
 		.default_flags = HMM_PFN_REQ_FAULT | HMM_PFN_REQ_WRITE,
 	};
-	struct sub sub = { .bench = bench };
 	u64 begin;
 	int ret;
 
 	if (cmd->npages > PAGES)
 		return -EINVAL;
-	range.notifier = &sub.notifier;
 	begin = ktime_get_ns();
-	ret = mmu_interval_notifier_insert(&sub.notifier, current->mm, cmd->addr,
-					   cmd->npages << PAGE_SHIFT, &sub_ops);
-	if (ret)
-		return ret;
-	ret = populate_by_hand(bench, &range);
-	mmu_interval_notifier_remove(&sub.notifier);
+	ret = cmd->helper ? fault_by_helper(bench, &range) : fault_by_hand(bench, &range);
 	cmd->ns = ktime_get_ns() - begin;
 	return ret;
 }
