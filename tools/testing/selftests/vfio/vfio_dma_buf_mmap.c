@@ -9,6 +9,7 @@
 #include "vfio_receiver.h"
 
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
@@ -551,6 +552,8 @@ TEST_F_TIMEOUT(mapped, races, 120)
 	/* They could not map it while it is revoked. */
 	for (int i = 0; i < 3; i++)
 		ASSERT_TRUE(receiver_gets_through(&receivers[i]));
+	/* The forker's last child is waited for here: it has the mapping, too. */
+	ASSERT_EQ(prctl(PR_SET_CHILD_SUBREAPER, 1), 0);
 	forker = fork();
 	ASSERT_GE(forker, 0);
 	if (!forker) {
@@ -582,7 +585,8 @@ TEST_F_TIMEOUT(mapped, races, 120)
 	for (int i = 0; i < 3; i++)
 		receiver_end(&receivers[i]);
 	kill(forker, SIGKILL);
-	waitpid(forker, NULL, 0);
+	while (wait(NULL) > 0)
+		;
 	munmap((void *)window, RAM_SIZE);
 	munmap(map, 4 * HUGE);
 	close(whole);
