@@ -66,7 +66,7 @@ def make(source, out, *goals, cross=""):
 
 # Of whose functions "make coverage" tells which have run,
 OURS = ("udmabuf", "pfn_runs", "dma-buf-mapping", "vfio_pci_dmabuf",
-        "vfio_pci_dmabuf_revoke", "vfio_pci_dmabuf_sriov", "dmabuf", "hmm_range")
+        "vfio_pci_dmabuf_revoke", "vfio_pci_dmabuf_notify", "dmabuf", "hmm_range")
 # and what else the fuzzer looks for ways through.
 NEIGHBOURS = ("dma-buf", "memfd", "gup", "hmm", "mmu_notifier", "vfio_pci_core",
               "vfio_pci_config", "ioas", "io_pagetable", "pages")
