@@ -69,6 +69,7 @@ stress: tree
 
 MINUTES ?= 10
 fuzz: tree
+	@scripts/deps fuzz
 	@scripts/build fuzz
 	@scripts/fuzz $(MINUTES)
 
