@@ -248,7 +248,7 @@ static void run_file(const uint16_t *arg)
 		snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", fd);
 		fd = open(path, O_RDONLY);
 		if (read(fd, text, sizeof(text)) < 0)
-			break;
+			*text = '\0';
 		close(fd);
 		break;
 	case 4:
