@@ -59,15 +59,15 @@ bench: tree
 	@scripts/bench-vfio
 	@scripts/bench-iommufd
 
+MINUTES ?= 10
 kcsan: tree
 	@scripts/build kcsan
-	@scripts/kcsan $(if $(MINUTES),--minutes $(MINUTES))
+	@scripts/kcsan --minutes $(MINUTES)
 
 stress: tree
 	@scripts/build debug
-	@scripts/kcsan --kernel debug $(if $(MINUTES),--minutes $(MINUTES)) hmm-range
+	@scripts/kcsan --kernel debug --minutes $(MINUTES) hmm-range
 
-MINUTES ?= 10
 fuzz: tree
 	@scripts/deps fuzz
 	@scripts/build fuzz

@@ -172,6 +172,27 @@ static void *invalidates(void *data)
  * Two threads invalidate pages of their own, with a driver that takes its time; a third
  * has its range hit, once, and waits until it can read it.
  */
+/* Their subscriptions are those from the second on. */
+static void start_invalidators(int fd, pthread_t threads[INVALIDATORS])
+{
+	for (uintptr_t i = 0; i < INVALIDATORS; i++) {
+		struct bench_cmd cmd = { .count = 1 + i, .usecs = BUSY_USECS };
+
+		if (ioctl(fd, BENCH_STALL, &cmd) ||
+		    pthread_create(&threads[i], NULL, invalidates, (void *)i))
+			die("an invalidator");
+	}
+	usleep(10 * BUSY_USECS);
+}
+
+static void stop_invalidators(pthread_t threads[INVALIDATORS])
+{
+	stop = true;
+	for (int i = 0; i < INVALIDATORS; i++)
+		pthread_join(threads[i], NULL);
+	stop = false;
+}
+
 static void bench_wait(void)
 {
 	pthread_t threads[INVALIDATORS];
@@ -181,14 +202,7 @@ static void bench_wait(void)
 
 	busy_pages = mem + PAGE;
 	subscribe(fd, mem, 1 + INVALIDATORS, 1, PAGE);
-	for (uintptr_t i = 0; i < INVALIDATORS; i++) {
-		struct bench_cmd cmd = { .count = 1 + i, .usecs = BUSY_USECS };
-
-		if (ioctl(fd, BENCH_STALL, &cmd) ||
-		    pthread_create(&threads[i], NULL, invalidates, (void *)i))
-			die("an invalidator");
-	}
-	usleep(10 * BUSY_USECS);
+	start_invalidators(fd, threads);
 	for (int i = 0; i < WAITS; i++) {
 		struct bench_cmd cmd = { .count = 0 };
 
@@ -198,9 +212,7 @@ static void bench_wait(void)
 		sum += cmd.ns;
 		most = cmd.ns > most ? cmd.ns : most;
 	}
-	stop = true;
-	for (int i = 0; i < INVALIDATORS; i++)
-		pthread_join(threads[i], NULL);
+	stop_invalidators(threads);
 	printf("{\"case\": \"wait\", \"waits\": %d, \"mean_us\": %lu, \"most_us\": %lu}\n",
 	       WAITS, sum / WAITS / 1000, most / 1000);
 	close(fd);
@@ -243,20 +255,10 @@ static void bench_fault(void)
 	subscribe(fd, mem, 1 + INVALIDATORS, 1, PAGE);
 	time_faults("fault-idle", fd, page, false);
 	time_faults("fault-idle-tracker", fd, page, true);
-	for (uintptr_t i = 0; i < INVALIDATORS; i++) {
-		struct bench_cmd cmd = { .count = 1 + i, .usecs = BUSY_USECS };
-
-		if (ioctl(fd, BENCH_STALL, &cmd) ||
-		    pthread_create(&threads[i], NULL, invalidates, (void *)i))
-			die("an invalidator");
-	}
-	usleep(10 * BUSY_USECS);
+	start_invalidators(fd, threads);
 	time_faults("fault-busy", fd, page, false);
 	time_faults("fault-busy-tracker", fd, page, true);
-	stop = true;
-	for (int i = 0; i < INVALIDATORS; i++)
-		pthread_join(threads[i], NULL);
-	stop = false;
+	stop_invalidators(threads);
 	close(fd);
 }
 

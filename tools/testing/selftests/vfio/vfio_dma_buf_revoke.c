@@ -658,10 +658,23 @@ static void expect_dead(struct __test_metadata *_metadata, struct live *live, co
 	EXPECT_EQ(importer_status(live->importer).error, 0);
 }
 
+/* A new dma-buf of an open device can be mapped. */
+static void expect_usable(struct __test_metadata *_metadata, const struct vfio *vfio,
+			  const char *edu)
+{
+	int fresh = export_range(vfio, RAM_BAR, 0, PAGE), importer;
+
+	ASSERT_GE(fresh, 0);
+	importer = importer_attach(edu, fresh, 0);
+	ASSERT_GE(importer, 0);
+	EXPECT_EQ(importer_map(importer), 0);
+	close(importer);
+	close(fresh);
+}
+
 TEST_F(revoke, close)
 {
 	struct live *live = &self->live;
-	int fresh, importer;
 
 	live_start(_metadata, self, RAM, variant->interface, 0);
 	vfio_close(&live->vfio);
@@ -670,13 +683,7 @@ TEST_F(revoke, close)
 	/* Permanently: when the device is opened again, it is not restored. */
 	vfio_get(&live->vfio, RAM, variant->interface);
 	EXPECT_EQ(importer_map(live->importer), -ENODEV);
-	fresh = export_range(&live->vfio, RAM_BAR, 0, PAGE);
-	ASSERT_GE(fresh, 0);
-	importer = importer_attach(self->edu, fresh, 0);
-	ASSERT_GE(importer, 0);
-	EXPECT_EQ(importer_map(importer), 0);
-	close(importer);
-	close(fresh);
+	expect_usable(_metadata, &live->vfio, self->edu);
 }
 
 struct request {
@@ -814,8 +821,8 @@ TEST_F(revoke, aer_and_late_close)
 {
 	long timeout = vfio_parameter("revoke_timeout_ms", 100);
 	struct vfio *vfio = &self->live.vfio;
-	int fresh, importer, ret;
 	char name[16];
+	int ret;
 
 	live_start(_metadata, self, RAM, variant->interface, 0);
 	memcpy(name, vfio->name, sizeof(name));
@@ -829,13 +836,7 @@ TEST_F(revoke, aer_and_late_close)
 		sleep_ms(10);
 	}
 	ASSERT_EQ(ret, 0);
-	fresh = export_range(vfio, RAM_BAR, 0, PAGE);
-	ASSERT_GE(fresh, 0);
-	importer = importer_attach(self->edu, fresh, 0);
-	ASSERT_GE(importer, 0);
-	EXPECT_EQ(importer_map(importer), 0);
-	close(importer);
-	close(fresh);
+	expect_usable(_metadata, vfio, self->edu);
 	vfio_parameter("revoke_timeout_ms", timeout);
 }
 

@@ -189,9 +189,13 @@ static int fault_by_helper(struct bench *bench, struct hmm_range *range)
 }
 #endif
 
-static int bench_populate(struct bench *bench, struct bench_cmd *cmd)
+/* Times one way to read the pages of a command. */
+static int bench_pages(struct bench *bench, struct bench_cmd *cmd,
+		       struct mmu_interval_notifier *notifier,
+		       int (*way)(struct bench *bench, struct hmm_range *range))
 {
 	struct hmm_range range = {
+		.notifier = notifier,
 		.start = cmd->addr,
 		.end = cmd->addr + (cmd->npages << PAGE_SHIFT),
 		.hmm_pfns = bench->pfns,
@@ -200,14 +204,20 @@ static int bench_populate(struct bench *bench, struct bench_cmd *cmd)
 	u64 begin;
 	int ret;
 
-	if (!bench->count || cmd->npages > PAGES)
+	if (cmd->npages > PAGES)
 		return -EINVAL;
-	range.notifier = &bench->subs[0].notifier;
 	begin = ktime_get_ns();
-	ret = cmd->helper ? populate_by_helper(bench, &range) :
-			    populate_by_hand(bench, &range);
+	ret = way(bench, &range);
 	cmd->ns = ktime_get_ns() - begin;
 	return ret;
+}
+
+static int bench_populate(struct bench *bench, struct bench_cmd *cmd)
+{
+	if (!bench->count)
+		return -EINVAL;
+	return bench_pages(bench, cmd, &bench->subs[0].notifier,
+			   cmd->helper ? populate_by_helper : populate_by_hand);
 }
 
 static int bench_subscribe(struct bench *bench, struct bench_cmd *cmd)
@@ -252,21 +262,7 @@ static int fault_by_hand(struct bench *bench, struct hmm_range *range)
 
 static int bench_fault(struct bench *bench, struct bench_cmd *cmd)
 {
-	struct hmm_range range = {
-		.start = cmd->addr,
-		.end = cmd->addr + (cmd->npages << PAGE_SHIFT),
-		.hmm_pfns = bench->pfns,
-		.default_flags = HMM_PFN_REQ_FAULT | HMM_PFN_REQ_WRITE,
-	};
-	u64 begin;
-	int ret;
-
-	if (cmd->npages > PAGES)
-		return -EINVAL;
-	begin = ktime_get_ns();
-	ret = cmd->helper ? fault_by_helper(bench, &range) : fault_by_hand(bench, &range);
-	cmd->ns = ktime_get_ns() - begin;
-	return ret;
+	return bench_pages(bench, cmd, NULL, cmd->helper ? fault_by_helper : fault_by_hand);
 }
 
 static int bench_wait(struct bench *bench, struct bench_cmd *cmd)
