@@ -20,16 +20,6 @@ MODULE_IMPORT_NS(DMA_BUF);
 /* As many as fit in a megabyte: more than a BAR has uses. */
 #define VFIO_PCI_DMA_BUF_MAX_RANGES	65536
 
-static int vfio_pci_dma_buf_check_live(struct vfio_pci_dma_buf *buf)
-{
-	bool live;
-
-	dma_resv_lock(buf->dmabuf->resv, NULL);
-	live = !buf->causes;
-	dma_resv_unlock(buf->dmabuf->resv);
-	return live ? 0 : -ENODEV;
-}
-
 /*
  * Refuses importers that can't do peer-to-peer, or have no move_notify: peer2peer is set only
  * for those with importer_ops.  One with page tables of its own does no DMA by attach->dev.
@@ -38,12 +28,13 @@ static int vfio_pci_dma_buf_attach(struct dma_buf *dmabuf, struct dma_buf_attach
 {
 	struct vfio_pci_dma_buf *buf = dmabuf->priv;
 	struct vfio_pci_dma_attach *priv;
-	int ret;
+	int ret = 0;
 
 	if (!attach->peer2peer)
 		return -EOPNOTSUPP;
-	ret = vfio_pci_dma_buf_check_live(buf);
-	if (!ret && !dma_buf_attachment_is_phys(attach))
+	if (READ_ONCE(buf->causes))
+		return -ENODEV;
+	if (!dma_buf_attachment_is_phys(attach))
 		ret = dma_buf_mmio_path(buf->bufs->pdev, attach->dev);
 	if (ret < 0)
 		return ret;
@@ -182,10 +173,9 @@ static const struct vm_operations_struct vfio_pci_dma_buf_vm_ops = {
 static int vfio_pci_dma_buf_mmap(struct dma_buf *dmabuf, struct vm_area_struct *vma)
 {
 	struct vfio_pci_dma_buf *buf = dmabuf->priv;
-	int ret = vfio_pci_dma_buf_check_live(buf);
 
-	if (ret)
-		return ret;
+	if (READ_ONCE(buf->causes))
+		return -ENODEV;
 	/* Not VM_SHARED: a shared mapping of a read-only descriptor lacks that. */
 	if (!(vma->vm_flags & VM_MAYSHARE))
 		return -EINVAL;

@@ -16,10 +16,10 @@
 
 /**
  * struct vfio_pci_dma_bufs - the buffers of one device
+ * @lock: guards @list and @causes, and the buffers' causes against changes
  * @kref: held by the device and by each buffer
  * @pdev: the device, for the log
  * @device: in the list of all devices; under its lock
- * @lock: guards @list and @causes, and the buffers' causes against changes
  * @list: the buffers that can still be live, or were busy when the device was closed
  * @causes: why the device's memory cannot be used: VFIO_PCI_REVOKED_*
  * @nr_disabling: operations on the device that keep VFIO_PCI_REVOKED_DISABLED set
@@ -27,10 +27,10 @@
  * @idle: woken when a buffer's count becomes 0
  */
 struct vfio_pci_dma_bufs {
+	struct mutex lock;	/* see above */
 	struct kref kref;
 	struct pci_dev *pdev;
 	struct list_head device;
-	struct mutex lock;	/* see above */
 	struct list_head list;
 	unsigned int causes;
 	atomic_t nr_disabling;
@@ -92,9 +92,17 @@ void vfio_pci_dma_buf_unmapped(struct vfio_pci_dma_buf *buf,
 int vfio_pci_dma_buf_request(struct vfio_pci_dma_buf *buf);
 unsigned int vfio_pci_dma_bufs_change(struct vfio_pci_dma_bufs *bufs, unsigned int clear,
 				      unsigned int set);
-int vfio_pci_dma_bufs_wait(struct vfio_pci_dma_bufs *bufs, const atomic_t *busy,
-			   unsigned long start, enum vfio_pci_revoke_wait how);
+int vfio_pci_dma_bufs_wait_busy(struct vfio_pci_dma_bufs *bufs, const atomic_t *busy,
+				unsigned long start, enum vfio_pci_revoke_wait how);
 void vfio_pci_dma_bufs_add(struct vfio_pci_dma_bufs *bufs);
 void vfio_pci_dma_bufs_remove(struct vfio_pci_dma_bufs *bufs);
+
+static inline int vfio_pci_dma_bufs_wait(struct vfio_pci_dma_bufs *bufs, const atomic_t *busy,
+					 unsigned long start, enum vfio_pci_revoke_wait how)
+{
+	if (!atomic_read(busy))
+		return 0;
+	return vfio_pci_dma_bufs_wait_busy(bufs, busy, start, how);
+}
 
 #endif /* VFIO_PCI_DMABUF_H */

@@ -206,15 +206,17 @@ static void vfio_pci_dma_buf_get_fence(struct vfio_pci_dma_buf *buf)
  */
 static void vfio_pci_dma_buf_update(struct vfio_pci_dma_buf *buf, unsigned int cause)
 {
-	bool was_live, was_mapped;
+	bool was_live, was_mapped, hold;
 
 	lockdep_assert_held(&buf->bufs->lock);
 
 	dma_resv_lock(buf->dmabuf->resv, NULL);
-	/* Importers unmap before their fences count: not idle in between. */
-	vfio_pci_dma_buf_get_busy(buf);
 	was_live = !buf->causes;
 	was_mapped = buf->nr_maps;
+	/* Importers unmap before their fences count; put_busy() ends what close leaves idle. */
+	hold = was_mapped || buf->bufs->causes & VFIO_PCI_REVOKED_CLOSED;
+	if (hold)
+		vfio_pci_dma_buf_get_busy(buf);
 	WRITE_ONCE(buf->causes, (buf->causes & VFIO_PCI_REVOKED_PERMANENTLY) |
 				buf->bufs->causes | cause);
 	if (was_live && buf->causes) {
@@ -226,17 +228,25 @@ static void vfio_pci_dma_buf_update(struct vfio_pci_dma_buf *buf, unsigned int c
 		vfio_pci_dma_buf_put_fence(buf);
 		dma_buf_move_notify(buf->dmabuf);
 	}
-	vfio_pci_dma_buf_put_busy(buf);
+	if (hold)
+		vfio_pci_dma_buf_put_busy(buf);
 	dma_resv_unlock(buf->dmabuf->resv);
+}
+
+/* Out of line: most operations are on devices that have no buffers. */
+static noinline void vfio_pci_dma_bufs_update_all(struct vfio_pci_dma_bufs *bufs)
+{
+	struct vfio_pci_dma_buf *buf;
+
+	list_for_each_entry(buf, &bufs->list, node)
+		vfio_pci_dma_buf_update(buf, 0);
 }
 
 static void vfio_pci_dma_bufs_update(struct vfio_pci_dma_bufs *bufs, unsigned int causes)
 {
-	struct vfio_pci_dma_buf *buf;
-
 	bufs->causes = causes;
-	list_for_each_entry(buf, &bufs->list, node)
-		vfio_pci_dma_buf_update(buf, 0);
+	if (!list_empty(&bufs->list))
+		vfio_pci_dma_bufs_update_all(bufs);
 }
 
 /* Returns the causes that there were before. */
@@ -316,8 +326,8 @@ static void vfio_pci_dma_bufs_warn(struct vfio_pci_dma_bufs *bufs)
  * @start.  Callers of one that is killable, and can be frozen, hold no lock.  Returns 0,
  * -EBUSY, or -EINTR for a fatal signal.
  */
-int vfio_pci_dma_bufs_wait(struct vfio_pci_dma_bufs *bufs, const atomic_t *busy,
-			   unsigned long start, enum vfio_pci_revoke_wait how)
+int vfio_pci_dma_bufs_wait_busy(struct vfio_pci_dma_bufs *bufs, const atomic_t *busy,
+				unsigned long start, enum vfio_pci_revoke_wait how)
 {
 	unsigned long deadline = start + msecs_to_jiffies(revoke_timeout_ms);
 	unsigned int state = how == VFIO_PCI_WAIT_BOUNDED ? TASK_IDLE :
@@ -359,7 +369,7 @@ int vfio_pci_dma_buf_disable(struct vfio_pci_core_device *vdev, enum vfio_pci_re
 	vfio_pci_dma_bufs_change(bufs, 0, VFIO_PCI_REVOKED_DISABLED);
 	ret = vfio_pci_dma_bufs_wait(bufs, &bufs->nr_busy, start, how);
 	if (ret)
-		vfio_pci_dma_buf_abort(vdev);
+		atomic_dec(&bufs->nr_disabling);
 	return ret;
 }
 
