@@ -124,6 +124,8 @@ static int iopt_dmabuf_map(struct iopt_pages *pages, struct iopt_area *area,
 	unsigned int i;
 	int rc;
 
+	if (WARN_ON(entry->mapped))
+		return -EINVAL;
 	if (iommufd_should_fail())
 		return -ENOMEM;
 	if (phys->mmio)
