@@ -653,10 +653,10 @@ TEST_F(iommufd, unplug)
 	nvme_plug();
 	EXPECT_TRUE(device_wait(name, true));
 	device_bind(name, "vfio-pci");
-	/* The driver is bound a moment before it can be opened. */
+	/* The driver is bound a moment before the device has its file and can be opened. */
 	for (int i = 0; i < 200; i++) {
 		ret = vfio_open(&self->ram, name, CDEV, &self->edu.vfio);
-		if (ret != -ENODEV)
+		if (ret != -ENODEV && ret != -ENOENT)
 			break;
 		sleep_ms(20);
 	}
