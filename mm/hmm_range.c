@@ -2,24 +2,16 @@
 /*
  * Mirror a range of a process's pages: register, wait until valid, read, commit.
  *
- * A tracker is a subscription of mm/mmu_notifier.c with the retry loop around it that
- * every driver would have to write. A struct hmm_range of a tracker is
+ * A struct hmm_range is valid if its notifier_seq is the seq of its tracker.
+ * hmm_range_begin() makes it valid, with no invalidation in flight. An invalidation that
+ * the driver does not ignore gives the tracker a new seq: a hit. A tracker is gone when
+ * mm_users is 0, and closing when hmm_tracker_unregister() has begun; both are final.
  *
- *   valid        range->notifier_seq is the tracker's seq: nothing was in flight when
- *                it was read, and nothing has hit the tracker since
- *   hit          the tracker's seq has changed: the pages that were read are stale
- *   gone         mm_users is 0: there is no address space left to read
- *   closing      hmm_tracker_unregister() has begun
+ * Locks: mmap_lock is taken here, for reading, and not held in the commit function nor on
+ * return. The driver's functions take its lock; this file never does.
  *
- * hmm_range_begin() makes a range valid, or fails; a callback makes it hit. Gone and
- * closing are final.
- *
- * Locks: mmap_lock is taken here, for reading, and dropped before the commit function
- * is called and before any function returns. The driver's lock is taken by its commit
- * function and by its invalidate callback, never here.
- *
- * The callback sets the seq without the driver's lock, so that no driver can forget
- * to. A commit either sees the new seq, or its entries are there to be removed:
+ * The seq is set here, without the driver's lock, so that no driver can forget to. A
+ * commit either sees the new seq, or its entries are there to be removed:
  *
  *   hmm_range_invalidate():              commit():
  *                                         driver's lock
@@ -32,23 +24,17 @@
  *      driver's unlock
  *
  * If ops->invalidate() gets the lock first, its unlock and commit()'s lock order the
- * seq before hmm_range_valid(), which is false. A task that reads the new seq before
- * ops->invalidate() has run sleeps in hmm_range_begin() until the invalidation ends.
+ * seq before hmm_range_valid(), which is false.
  *
  *   hmm_tracker_unregister():            hmm_range_wait_until_valid():
- *                                         users: 2
- *                                         sleeps
- *    closing = true
- *    users: 1, waits for idle
+ *                                         users: 2, sleeps
+ *    closing = true, users: 1
+ *    waits for idle
  *                                         woken: closing, so -ECANCELED
  *                                         users: 0, idle
- *                                         [Required: no access to the tracker]
- *    seq = HMM_RANGE_SEQ_GONE
+ *    seq = HMM_RANGE_SEQ_GONE             [Required: no access to the tracker]
  *    ops->invalidate()
  *    mmu_interval_notifier_remove()
- *
- * A task that has populated without a commit function has left the tracker before it
- * takes the driver's lock. It finds the range not valid.
  */
 #include <linux/hmm_range.h>
 #include <linux/export.h>
@@ -61,9 +47,8 @@
 #include "internal.h"
 
 /*
- * The longest walk under one mmap_lock section. A power of two: huge pages of up to this
- * size are not split between two walks. Larger ones (1 GiB) may be: a walk can begin and
- * end at any page of them.
+ * The longest walk under one mmap_lock section. A power of two: only huge pages that are
+ * larger (1 GiB) are split between walks, which may begin at any page of them.
  */
 #define HMM_RANGE_PIECE		SZ_16M
 
@@ -95,25 +80,21 @@ static const struct mmu_interval_notifier_ops hmm_range_notifier_ops = {
 
 /**
  * hmm_tracker_register - subscribe to the invalidations of a range of an mm
- * @tracker: the driver's, not registered; must not be moved or freed until
- *	hmm_tracker_unregister() has returned
- * @mm: the mm; the caller keeps the struct alive during the call (it is its own, or it
- *	has used mmgrab() or mmget()), the tracker from then on
+ * @tracker: not registered; not moved or freed until hmm_tracker_unregister() returns
+ * @mm: the caller keeps the struct alive during the call, the tracker from then on
  * @start: first address, a multiple of PAGE_SIZE
  * @end: first address after the range, a multiple of PAGE_SIZE
  * @ops: the driver's callbacks, which may be called before this returns
  *
  * The range need not be mapped, and registration does not make it valid.
  *
- * Context: process context, may sleep. The caller does not hold mmap_lock, which may be
- * taken for writing and is not held on return, nor any lock that @ops takes.
+ * Context: process context, may sleep. The caller holds neither mmap_lock, which may be
+ * taken for writing and is dropped again, nor a lock that @ops takes.
  * Return:
- * * 0 - registered: the caller has to call hmm_tracker_unregister(), even if the mm has
- *   exited by then
- * * -EINVAL - @start or @end is not a multiple of PAGE_SIZE, or the range is empty
+ * * 0 - the caller has to call hmm_tracker_unregister(), even if the mm exits before
+ * * -EINVAL - @start or @end is not aligned, or the range is empty
  * * -EFAULT - the address space of @mm is gone
- * * -ENOMEM - no memory for the mm's first subscription
- * * -EINTR - a signal came while the mm was prepared for its first subscription
+ * * -ENOMEM, -EINTR - no memory, or a signal, during the mm's first subscription
  */
 int hmm_tracker_register(struct hmm_tracker *tracker, struct mm_struct *mm,
 			 unsigned long start, unsigned long end,
@@ -123,7 +104,7 @@ int hmm_tracker_register(struct hmm_tracker *tracker, struct mm_struct *mm,
 
 	if (!PAGE_ALIGNED(start | end) || start >= end)
 		return -EINVAL;
-	/* A subscription can only be made while there is an address space. */
+	/* Without an address space there can be no subscription. */
 	if (!mmget_not_zero(mm))
 		return -EFAULT;
 
@@ -144,16 +125,14 @@ EXPORT_SYMBOL_GPL(hmm_tracker_register);
  * @tracker: registered; must be unregistered once
  *
  * Tasks that wait in a call on the tracker return -ECANCELED when the invalidations that
- * they wait for end, or at their time-out, and this returns after them. While the memory
- * of the tracker stays, later calls return -ECANCELED.
- *
- * The invalidate callback is called once more, after the last commit function: for the
- * whole range, with MMU_NOTIFY_CLEAR, allowed to block. hmm_range_valid() is false from
- * then on, for as long as the memory stays.
+ * they wait for end, or at their time-out. Later calls return it at once, as long as the
+ * driver keeps the memory of the tracker. After the last commit function, the invalidate
+ * callback is called once more: for the whole range, with MMU_NOTIFY_CLEAR, allowed to
+ * block. From then on hmm_range_valid() is false.
  *
  * Context: process context. Sleeps until the calls in progress have returned, and then
  * until the running callbacks of the tracker have; it waits for no other callback, and
- * for no invalidation's end. The caller does not hold mmap_lock, nor any lock that the
+ * for no invalidation's end. The caller holds neither mmap_lock nor a lock that the
  * invalidate callback or a commit function takes.
  */
 void hmm_tracker_unregister(struct hmm_tracker *tracker)
@@ -161,7 +140,6 @@ void hmm_tracker_unregister(struct hmm_tracker *tracker)
 	struct interval_tree_node *node = &tracker->notifier.interval_tree;
 	struct mmu_notifier_range range;
 
-	/* The calls in progress take it. */
 	might_lock_read(&tracker->notifier.mm->mmap_lock);
 
 	/* Pairs with hmm_range_enter(). */
@@ -178,10 +156,7 @@ void hmm_tracker_unregister(struct hmm_tracker *tracker)
 }
 EXPORT_SYMBOL_GPL(hmm_tracker_unregister);
 
-/*
- * Makes hmm_tracker_unregister() wait until hmm_range_leave(). closing keeps a sequence of
- * callers from holding users above 0 forever.
- */
+/* Refuses callers once closing: if they overlap, users would never be 0. */
 static int hmm_range_enter(struct hmm_tracker *tracker)
 {
 	if (READ_ONCE(tracker->closing) || !refcount_inc_not_zero(&tracker->users))
@@ -202,7 +177,7 @@ static unsigned long jiffies_until(unsigned long deadline)
 	return time_before(now, deadline) ? deadline - now : 0;
 }
 
-/* Rounds that never sleep would not see a signal: look for it here. */
+/* Rounds that never sleep see a signal only here. */
 static int hmm_range_usable(struct hmm_tracker *tracker)
 {
 	if (READ_ONCE(tracker->closing))
@@ -212,11 +187,7 @@ static int hmm_range_usable(struct hmm_tracker *tracker)
 	return fatal_signal_pending(current) ? -EINTR : 0;
 }
 
-/*
- * Waits until no overlapping invalidation is in flight, and reads the seq. A hit meanwhile
- * takes another round. The deadline ends the rounds; each lasts no longer than the
- * invalidations that were in flight at its start.
- */
+/* A round lasts no longer than the invalidations in flight at its start. */
 static int hmm_range_begin(struct hmm_range *range, unsigned long deadline)
 {
 	struct hmm_tracker *tracker = to_tracker(range->notifier);
@@ -276,10 +247,7 @@ static int hmm_range_walk(const struct hmm_range *range, unsigned long default_f
 		piece.hmm_pfns += (piece.end - piece.start) >> PAGE_SHIFT;
 		piece.start = piece.end;
 	}
-	/*
-	 * Not mmput(): the exit calls ->release of the driver, which may unregister and
-	 * so wait for this call.
-	 */
+	/* Not mmput(): ->release may unregister, and so wait for this call. */
 	mmput_async(mm);
 	return ret;
 }
@@ -325,20 +293,17 @@ static int hmm_range_run(struct hmm_range *range, unsigned long default_flags,
  * @timeout_ms: the longest wait, in milliseconds; 0: do not wait
  *
  * For a driver that reads pages by means of its own. It waits for invalidations that
- * overlap the tracker, and for no others.
+ * overlap the tracker, and for no others. After an error the range is not valid.
  *
- * Context: process context, sleeps. The caller does not hold mmap_lock, which is not
- * taken, nor any lock that an invalidate callback takes.
+ * Context: process context, sleeps. The caller holds neither mmap_lock nor a lock that an
+ * invalidate callback takes.
  * Return:
- * * 0 - the range was valid at a moment during the call, and hmm_range_valid() is true
- *   until the tracker is hit
- * * -ETIMEDOUT - it was not, in @timeout_ms
+ * * 0 - hmm_range_valid() is true until the tracker is hit
+ * * -ETIMEDOUT - hit again and again, or being invalidated, for @timeout_ms
  * * -EINTR - a fatal signal is pending
  * * -EFAULT - the address space is gone
  * * -ECANCELED - the tracker is being unregistered
  * * -EINVAL - notifier is not that of a tracker
- *
- * After an error the range is not valid.
  */
 int hmm_range_wait_until_valid(struct hmm_range *range, unsigned int timeout_ms)
 {
@@ -363,13 +328,12 @@ EXPORT_SYMBOL_GPL(hmm_range_wait_until_valid);
  * @commit: as for hmm_range_populate()
  * @timeout_ms: as for hmm_range_populate()
  *
- * As hmm_range_populate(), without page faults. An entry of hmm_pfns with HMM_PFN_VALID is
- * mapped. One with HMM_PFN_ERROR is one that a fault could not map: a hole, no permission
- * to read, device memory. One with neither needs a fault, and its other bits are undefined.
+ * Does not fault. An entry of hmm_pfns with HMM_PFN_VALID is mapped. One with HMM_PFN_ERROR
+ * is one that a fault could not map: a hole, no permission to read, device memory. One with
+ * neither needs a fault, and its other bits are undefined.
  *
  * Context: as hmm_range_populate().
- * Return: as hmm_range_populate(), but -EFAULT means that the address space is gone, and
- * there is no -EPERM.
+ * Return: as hmm_range_populate(), without -EPERM; -EFAULT: the address space is gone.
  */
 int hmm_range_snapshot(struct hmm_range *range,
 		       int (*commit)(struct hmm_range *range),
@@ -383,15 +347,15 @@ EXPORT_SYMBOL_GPL(hmm_range_snapshot);
  * hmm_range_populate - fault a range in, and commit it
  * @range: notifier is that of a registered tracker; start and end (exclusive) are
  *	multiples of PAGE_SIZE inside it; default_flags is HMM_PFN_REQ_FAULT, with
- *	HMM_PFN_REQ_WRITE if the device writes; pfn_flags_mask is 0; hmm_pfns has an
- *	entry for each page; dev_private_owner is as for hmm_range_fault(). hmm_pfns and
+ *	HMM_PFN_REQ_WRITE if the device writes; pfn_flags_mask is 0; dev_private_owner is
+ *	as for hmm_range_fault(); hmm_pfns has an entry for each page. hmm_pfns and
  *	notifier_seq are written.
  * @commit: called with the range filled, and no lock held. Takes the lock that the
- *	tracker's invalidate callback takes. If hmm_range_valid(@range), programs the
- *	device and returns 0, or an error that ends the call; else returns -EBUSY, which
- *	starts another round. NULL: the caller does this after the return.
+ *	invalidate callback takes. If hmm_range_valid(@range), programs the device and
+ *	returns 0, or an error that ends the call; else returns -EBUSY, which starts
+ *	another round. NULL: the caller does this after the return.
  * @timeout_ms: milliseconds after which no wait for invalidations goes on, and no other
- *	round starts. There is always one round.
+ *	round starts; 0: one round, and no wait
  *
  * @timeout_ms does not bound the wait for mmap_lock, which a task that changes mappings
  * holds for as long as it takes, nor page faults, which may wait for a disk, a file server
@@ -400,24 +364,19 @@ EXPORT_SYMBOL_GPL(hmm_range_snapshot);
  * userfaultfd would have to bring a page.
  *
  * The pages are not pinned: entries of hmm_pfns are meaningful only under the driver's
- * lock, with the range valid.
+ * lock, with the range valid. After an error the range is not valid.
  *
- * Context: process context, sleeps. The caller does not hold mmap_lock, which is taken
- * for reading and dropped, once or more, and not held in @commit nor on return; nor any
- * lock that an invalidate callback takes. The mm need not be current's. If this drops the
- * last reference on the address space, a worker runs its exit, later.
+ * Context: process context, sleeps. The caller holds neither mmap_lock, which is taken for
+ * reading and dropped, once or more, nor a lock that an invalidate callback takes. The mm
+ * need not be current's. If its last reference is dropped here, a worker runs its exit.
  * Return:
  * * 0 - committed; with a NULL @commit: filled, see hmm_range_valid()
- * * -ETIMEDOUT - hit, or being invalidated, again and again for @timeout_ms
- * * -EINTR - a fatal signal is pending
+ * * -ETIMEDOUT, -EINTR, -ECANCELED - as hmm_range_wait_until_valid()
  * * -EFAULT - the address space is gone, or a page could not be faulted in: there is
  *   none (a hole, PROT_NONE, device memory, past a file's end) or no memory for it
  * * -EPERM - HMM_PFN_REQ_WRITE, and a mapping without write permission
- * * -ECANCELED - the tracker is being unregistered
  * * -EINVAL - @range is not as above
  * * another - as returned by @commit
- *
- * After an error the range is not valid.
  */
 int hmm_range_populate(struct hmm_range *range,
 		       int (*commit)(struct hmm_range *range),
