@@ -10,7 +10,8 @@ help:
 	@echo "make demo-frames  windows that move, as compositors show them: out/frames.png"
 	@echo "make check    all tests, in virtual machines, and lint"
 	@echo "make bench    what it costs, against the base, in instructions: out/bench.md"
-	@echo "              (MAINLINE=1: against Linux 7.3 as well, which is built first)"
+	@echo "              (MAINLINE=1: against Linux 7.3 as well, which is built first;"
+	@echo "              SUITE=udmabuf, vfio, iommufd or hmm-range for one of the four)"
 	@echo "make kcsan    the range helper's tests under the data race detector"
 	@echo "              (MINUTES=10: how long it is stressed)"
 	@echo "make stress   that stress on the debug kernel, preemptible (MINUTES=10)"
@@ -46,7 +47,7 @@ demo: tree
 
 demo-frames: tree
 	@scripts/build plain
-	@scripts/frames
+	@scripts/demo --frames 300
 
 check: kernel
 	@scripts/check
@@ -54,19 +55,16 @@ check: kernel
 bench: tree
 	@scripts/build plain base
 	@$(if $(MAINLINE),scripts/fetch mainline && scripts/build mainline)
-	@scripts/bench $(if $(MAINLINE),--mainline)
-	@scripts/bench-hmm
-	@scripts/bench-vfio
-	@scripts/bench-iommufd
+	@scripts/bench $(if $(MAINLINE),--mainline) $(SUITE)
 
 MINUTES ?= 10
 kcsan: tree
 	@scripts/build kcsan
-	@scripts/kcsan --minutes $(MINUTES)
+	@scripts/check --kernel kcsan --minutes $(MINUTES)
 
 stress: tree
 	@scripts/build debug
-	@scripts/kcsan --kernel debug --minutes $(MINUTES) hmm-range
+	@scripts/check --minutes $(MINUTES) hmm-range
 
 fuzz: tree
 	@scripts/deps fuzz

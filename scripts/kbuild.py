@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0
-"""How kernels are configured and made here, for build, bisect, cross and deb."""
+"""How kernels and tests are configured and made here."""
 
+import functools
 import os
 import re
 import shutil
 import subprocess
 
-from lab import ROOT, run
+from lab import LINUX, LOGS, ROOT, kernel_directory, run, say, tests_directory
 
 CONFIGS = ROOT / "scripts" / "configs"
 TINY = ("kernel/configs/tiny-base.config", "kernel/configs/tiny.config",
@@ -115,13 +116,13 @@ def configured(name, source, out, more=()):
                for options in gates(name, source) if options)
 
 
-def later_names(place):
+def later_names(target):
     """What the compiler has to be told for a directory of selftests.
 
     6.12.117's tests of iommufd use names of later kernels, which its headers lack: give
     them values.  What tests these, get_hw_info, does not run (scripts/guest/tests).
     """
-    if not str(place).endswith("selftests/iommu"):
+    if target != "iommu":
         return ""
     names = {"IOMMU_HW_INFO_TYPE_DEFAULT": 0, "IOMMU_HW_INFO_FLAG_INPUT_TYPE": 0,
              "MOCK_FLAGS_DEVICE_PASID": 0, "MOCK_PASID_WIDTH": 0,
@@ -130,18 +131,49 @@ def later_names(place):
         f"-D{name}={value}" for name, value in names.items())
 
 
-def compile_only(command, targets, log, what):
-    """Makes those of the targets that kbuild knows how to make; returns the others."""
-    if not targets:
-        return []
-    with open(log, "w") as out:
-        result = subprocess.run([*map(str, command), "-k", *targets], stdout=out,
-                                stdin=subprocess.DEVNULL, stderr=subprocess.STDOUT,
-                                check=False)
-    if not result.returncode:
-        return []
-    unknown = set(re.findall(r"No rule to make target '([^']+\.o)'", log.read_text()))
+@functools.cache
+def headers(kernel, tree):
+    """The directory of a tree's headers for programs."""
+    run(["make", "-C", tree, f"O=build-{kernel}", "headers"], LOGS / "headers.log",
+        "installing the tree's headers")
+    return tree / f"build-{kernel}/usr/include"
+
+
+def selftests(kernel, target, *programs, flags="", top="tools/testing/selftests", tree=LINUX):
+    """The kernel's own way of building selftests: those that are named, or all."""
+    source, out = tree / top / target, tests_directory(kernel) / target
+    if not (source / "Makefile").exists():
+        return              # a tree of a part of the series
+    include = f"-isystem {headers(kernel, tree)}"
+    out.mkdir(parents=True, exist_ok=True)
+    run(["make", "-C", source, f"OUTPUT={out}", f"KHDR_INCLUDES={include}",
+         f"CFLAGS=-Wall -O2 -D_GNU_SOURCE= {flags} {later_names(target)} {include}",
+         *(out / program for program in programs)], LOGS / "tests-build.log",
+        f"building {' '.join(programs) or 'the tests'} in {target}")
+
+
+def test_module(kernel, source, target):
+    """The modules of a directory of selftests, for a kernel; where they are."""
+    built, out = kernel_directory(kernel), tests_directory(kernel) / target
+    shutil.copytree(LINUX / "tools/testing/selftests" / source, out, dirs_exist_ok=True)
+    run(make(built.parent, built, f"M={out}", "modules"), LOGS / "tests-build.log",
+        f"building the modules in {source} for {kernel}")
+    return out
+
+
+def compile_objects(command, names, tree, out, log, what, more=()):
+    """Compiles those of the objects among names that a kernel has, and says how many."""
+    every = objects(names, tree)
+    targets = [name for name in every if configured(name, tree, out, more)]
+    result = subprocess.run([*map(str, command), "-k", *targets], text=True,
+                            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                            stderr=subprocess.STDOUT, check=False) if targets else None
+    # Those that kbuild does not know how to make; others fail once more, with a message.
+    unknown = re.findall(r"No rule to make target '([^']+\.o)'", result.stdout) \
+        if result and result.returncode else []
     known = [name for name in targets if name not in unknown]
-    if known:
+    if known and result.returncode:
         run([*command, *known], log, what)
-    return sorted(unknown)
+    say(f"    {len(known)} objects compile" + (
+        f"; this kernel has no {', '.join(sorted({*every} - {*known}))}"
+        if len(known) < len(every) else ""))

@@ -2,6 +2,7 @@
 """What the programs in scripts/ share: where things are, and how steps report."""
 
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -17,6 +18,7 @@ TREE = os.environ.get("TREE")
 LINUX = Path(TREE) if TREE else BUILD / "linux"
 MAINLINE = BUILD / "mainline"   # Debian's linux-source-7.3, to measure against
 LOGS = BUILD / "logs"
+ACCELERATOR = BUILD / "accelerator"     # what scripts/vm has found to work
 TRIXIE = BUILD / "trixie"   # a root of Debian 13, from scripts/trixie
 OUT = ROOT / "out"
 
@@ -35,6 +37,26 @@ def kernel_directory(kernel):
     """Where scripts/build makes a kernel, by its name."""
     source = {"base": BASE, "mainline": MAINLINE}.get(kernel, LINUX)
     return source / f"build-{kernel}"
+
+
+def image(kernel):
+    path = kernel_directory(kernel) / "arch/x86/boot/bzImage"
+    if not path.exists():
+        raise Failure(f"no {kernel} kernel yet: run scripts/build {kernel}")
+    return path
+
+
+def tests_directory(kernel):
+    """Where selftests are compiled: some come with modules, which are a kernel's own."""
+    if TREE:
+        return LINUX / "build-tests"
+    return BUILD / ("tests" if kernel == "debug" else f"tests-{kernel}")
+
+
+def version(tree):
+    text = (tree / "Makefile").read_text()
+    return ".".join(re.search(rf"^{word} = (\S+)", text, re.M).group(1)
+                    for word in ("VERSION", "PATCHLEVEL", "SUBLEVEL"))
 
 
 def say(text):
@@ -119,34 +141,12 @@ def run(command, log, what, count=None, expect=0, **options):
     return done
 
 
-def cpio(files):
-    """A newc archive; not compressed, which is quicker for the guest."""
-    archive = bytearray()
-    trailer = ("TRAILER!!!", 0, b"")
-    for inode, (name, mode, data) in enumerate([*files, trailer]):
-        name = name.encode() + b"\0"
-        fields = (inode, mode, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(name), 0)
-        archive += b"070701" + b"".join(b"%08x" % field for field in fields) + name
-        archive += bytes(-len(archive) % 4) + data
-        archive += bytes(-len(archive) % 4)
-    return bytes(archive)
-
-
 def qemu11():
     """The command that runs the QEMU of build/trixie on this machine."""
     lib, share = TRIXIE / "usr/lib/x86_64-linux-gnu", TRIXIE / "usr/share"
     return ["env", f"QEMU_MODULE_DIR={lib}/qemu", TRIXIE / "lib64/ld-linux-x86-64.so.2",
             "--library-path", lib, TRIXIE / "usr/bin/qemu-system-x86_64",
             "-L", share / "qemu", "-L", share / "seabios"]
-
-
-def compile_static(program, source, *options):
-    """A program for a machine that has nothing but its initramfs."""
-    program.parent.mkdir(parents=True, exist_ok=True)
-    run(["gcc", "-O2", "-Wall", "-Wextra", "-D_GNU_SOURCE=", "-static", "-s", *options,
-         "-o", program, source],
-        LOGS / f"{program.name}-build.log", f"compiling {program.name}")
-    return program.read_bytes()
 
 
 def png(path, width, height, rgb):

@@ -112,19 +112,31 @@ def below(one):
     return below(one.parent) + one.parent.patches if one.parent else []
 
 
+def copy(source, target):
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(source, target)
+
+
+def place(name, stage, tree):
+    """Gives one file of a tree the contents of the stage or the base; tells if it had not."""
+    source = next((top / name for top in (stage, BASE) if (top / name).exists()), None)
+    target = tree / name
+    if (source.read_bytes() if source else None) == \
+       (target.read_bytes() if target.exists() else None):
+        return False
+    target.unlink(missing_ok=True)      # it may be a link to the base's
+    if source:
+        copy(source, target)
+    return True
+
+
 def lay(patch, stage):
     """Adds what a patch and its files do to the files under stage."""
     for name in patch.files:
-        target = stage / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(ROOT / name, target)
-        shutil.copymode(ROOT / name, target)
+        copy(ROOT / name, stage / name)
     for name in patch.paths:
-        target = stage / name
-        if not target.exists() and (BASE / name).exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(BASE / name, target)
-            shutil.copymode(BASE / name, target)
+        if not (stage / name).exists() and (BASE / name).exists():
+            copy(BASE / name, stage / name)
     if not patch.paths:
         return
     result = subprocess.run(

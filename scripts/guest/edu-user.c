@@ -1,31 +1,22 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * First and only process of the guest that scripts/passthrough gives devices to: uses
- * QEMU's "edu", which its machine has from another machine's VFIO, resets it, and uses
+ * First and only process of the guest that "scripts/check passthrough" gives devices to:
+ * uses QEMU's "edu", which its machine has from another machine's VFIO, resets it, and uses
  * it again.  If there is an "ivshmem" as well, edu's DMA goes to that device's memory
  * and back: as it is, after its memory decoding was off, after its reset, and after a
- * reset that nobody here knows of.
- *
- * It tells on standard output, which is the serial console, how far it has got; the last
- * line is "passed", or begins with "failed:".
+ * reset that nobody here knows of.  The last line that it says is "passed", or begins
+ * with "failed:".
  */
 #include <dirent.h>
-#include <errno.h>
-#include <fcntl.h>
 #include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <stdnoreturn.h>
-#include <string.h>
 #include <sys/mman.h>
-#include <sys/mount.h>
-#include <sys/reboot.h>
-#include <sys/stat.h>
 #include <time.h>
-#include <unistd.h>
+
+#include "init.h"
 
 #define DEVICES		"/sys/bus/pci/devices"
 #define PAGE		4096
+#define WORDS		256	/* that DMA copies */
 #define RAM_SIZE	(64UL << 20)
 
 #define EDU_ID		0x00
@@ -53,37 +44,9 @@ struct device {
 static struct device edu = { .id = 0x11e81234, .bar = 0, .size = 1 << 20 };
 static struct device ivshmem = { .id = 0x11101af4, .bar = 2, .size = RAM_SIZE };
 
-/* The machine has no ACPI to power off with; a reboot is the end of QEMU. */
-static noreturn void end_machine(void)
+static volatile uint32_t *reg(unsigned int at)
 {
-	fflush(stdout);
-	reboot(RB_AUTOBOOT);
-	for (;;)
-		pause();
-}
-
-static noreturn void fail(const char *what)
-{
-	printf("failed: %s: %s\n", what, strerror(errno));
-	end_machine();
-}
-
-static void check(int good, const char *what)
-{
-	if (good)
-		return;
-	errno = EIO;
-	fail(what);
-}
-
-static uint32_t get(unsigned int at)
-{
-	return *(volatile uint32_t *)(edu.map + at);
-}
-
-static void set(unsigned int at, uint32_t value)
-{
-	*(volatile uint32_t *)(edu.map + at) = value;
+	return (volatile uint32_t *)(edu.map + at);
 }
 
 static void set64(unsigned int at, uint64_t value)
@@ -94,9 +57,9 @@ static void set64(unsigned int at, uint64_t value)
 /* Waits for the bits to be clear. */
 static void wait_clear(unsigned int at, uint32_t bits, const char *what)
 {
-	for (int i = 0; i < 1000 && get(at) & bits; i++)
+	for (int i = 0; i < 1000 && *reg(at) & bits; i++)
 		nanosleep(&(struct timespec) { .tv_nsec = 10000000 }, NULL);
-	check(!(get(at) & bits), what);
+	check(!(*reg(at) & bits), what);
 }
 
 static int open_file(const struct device *device, const char *name, int flags)
@@ -176,7 +139,7 @@ static void start_device(struct device *device)
 	close(fd);
 }
 
-/* Where a device finds a page of ours. */
+/* Where a device finds a page of ours, which is locked in memory. */
 static uint64_t physical(const void *page)
 {
 	int fd = open("/proc/self/pagemap", O_RDONLY);
@@ -193,60 +156,51 @@ static void dma(uint64_t source, uint64_t destination, uint32_t command)
 {
 	set64(EDU_SOURCE, source);
 	set64(EDU_DESTINATION, destination);
-	set64(EDU_COUNT, 1024);
-	set(EDU_COMMAND, command);
+	set64(EDU_COUNT, 4 * WORDS);
+	*reg(EDU_COMMAND) = command;
 	wait_clear(EDU_COMMAND, 1, "end of DMA");
+}
+
+/*
+ * A page's contents into edu's buffer and out of it to another page: with @ram, by way of
+ * the other device's memory there, which is looked at and turned over.
+ */
+static void copy(unsigned int seed, volatile uint32_t *ram, uint64_t ram_bus)
+{
+	static uint32_t pages[2][PAGE / 4] __attribute__((aligned(PAGE)));
+	uint32_t turned = ram ? ~0 : 0;
+
+	if (mlock(pages, sizeof(pages)))
+		fail("mlock");
+	for (unsigned int i = 0; i < WORDS; i++) {
+		pages[0][i] = seed + i;
+		pages[1][i] = 0;
+		if (ram)
+			ram[i] = 0;
+	}
+	dma(physical(pages[0]), EDU_BUFFER, 1);
+	if (ram) {
+		dma(EDU_BUFFER, ram_bus, 3);
+		for (unsigned int i = 0; i < WORDS; i++) {
+			check(ram[i] == seed + i, "what DMA has written to the other device");
+			ram[i] = ~ram[i];
+		}
+		dma(ram_bus, EDU_BUFFER, 1);
+	}
+	dma(EDU_BUFFER, physical(pages[1]), 3);
+	for (unsigned int i = 0; i < WORDS; i++)
+		check(pages[1][i] == ((seed + i) ^ turned), "what DMA has copied");
 }
 
 static void use_device(unsigned int seed)
 {
-	uint32_t *pages = mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE,
-			       MAP_PRIVATE | MAP_ANONYMOUS | MAP_LOCKED | MAP_POPULATE, -1, 0);
-
-	if (pages == MAP_FAILED)
-		fail("mmap");
-	check((get(EDU_ID) & 0xffff) == 0x00ed, "identification");
-	set(EDU_LIVENESS, seed);
-	check(get(EDU_LIVENESS) == ~seed, "liveness");
-	set(EDU_FACTORIAL, 10);
+	check((*reg(EDU_ID) & 0xffff) == 0x00ed, "identification");
+	*reg(EDU_LIVENESS) = seed;
+	check(*reg(EDU_LIVENESS) == ~seed, "liveness");
+	*reg(EDU_FACTORIAL) = 10;
 	wait_clear(EDU_STATUS, 1, "end of computing");
-	check(get(EDU_FACTORIAL) == 3628800, "10!");
-	for (int i = 0; i < 256; i++) {
-		pages[i] = seed + i;
-		pages[PAGE / 4 + i] = 0;
-	}
-	dma(physical(pages), EDU_BUFFER, 1);
-	dma(EDU_BUFFER, physical((char *)pages + PAGE), 3);
-	check(!memcmp(pages, (char *)pages + PAGE, 1024), "what DMA has copied");
-	munmap(pages, 2 * PAGE);
-}
-
-/* Memory to a page of the other device's, and back. */
-static void use_ram_at(size_t at, unsigned int seed)
-{
-	volatile uint32_t *ram = (volatile uint32_t *)(ivshmem.map + at);
-	uint32_t *pages = mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE,
-			       MAP_PRIVATE | MAP_ANONYMOUS | MAP_LOCKED | MAP_POPULATE, -1, 0);
-
-	if (pages == MAP_FAILED)
-		fail("mmap");
-	for (int i = 0; i < 256; i++) {
-		pages[i] = seed + i;
-		pages[PAGE / 4 + i] = 0;
-		ram[i] = 0;
-	}
-	dma(physical(pages), EDU_BUFFER, 1);
-	dma(EDU_BUFFER, ivshmem.bus + at, 3);
-	for (unsigned int i = 0; i < 256; i++)
-		check(ram[i] == seed + i, "what DMA has written to the other device");
-	for (int i = 0; i < 256; i++)
-		ram[i] = ~ram[i];
-	dma(ivshmem.bus + at, EDU_BUFFER, 1);
-	dma(EDU_BUFFER, physical((char *)pages + PAGE), 3);
-	for (unsigned int i = 0; i < 256; i++)
-		check(pages[PAGE / 4 + i] == ~(seed + i),
-		      "what DMA has read from the other device");
-	munmap(pages, 2 * PAGE);
+	check(*reg(EDU_FACTORIAL) == 3628800, "10!");
+	copy(seed, NULL, 0);
 }
 
 static void use_ram(unsigned int seed)
@@ -254,16 +208,8 @@ static void use_ram(unsigned int seed)
 	static const size_t places[] = { 0, PAGE, RAM_SIZE / 2 - PAGE, RAM_SIZE - PAGE };
 
 	for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++)
-		use_ram_at(places[i], seed + 0x10000 * i);
-}
-
-static void wait_for_machine(const char *what)
-{
-	char line[64];
-
-	printf("waiting for %s\n", what);
-	if (!fgets(line, sizeof(line), stdin))
-		fail("a line on the console");
+		copy(seed + 0x10000 * i, (volatile uint32_t *)(ivshmem.map + places[i]),
+		     ivshmem.bus + places[i]);
 }
 
 /*
@@ -276,9 +222,9 @@ static void switch_ram(void)
 	uint32_t before = *ram;
 
 	set_command(&ivshmem, 0);
-	wait_for_machine("decoding that we do not know of");
+	say_and_wait("waiting for decoding that we do not know of");
 	dma(EDU_BUFFER, ivshmem.bus, 3);
-	wait_for_machine("its end");
+	say_and_wait("waiting for its end");
 	set_command(&ivshmem, COMMAND_MEMORY);
 	check(*ram == before, "memory that was not decoded");
 }
@@ -301,7 +247,7 @@ static void use_peer(void)
 	use_ram(0x44);
 	printf("used it after resets of both\n");
 	for (unsigned int i = 0; i < 2; i++) {
-		wait_for_machine("a reset from outside");
+		say_and_wait("waiting for a reset from outside");
 		use_ram(0x55 + i);
 	}
 	printf("used it after resets from outside\n");
@@ -310,10 +256,8 @@ static void use_peer(void)
 int main(void)
 {
 	setlinebuf(stdout);
-	mkdir("/sys", 0755);
-	mkdir("/proc", 0755);
-	if (mount("sysfs", "/sys", "sysfs", 0, NULL) || mount("proc", "/proc", "proc", 0, NULL))
-		fail("mount");
+	mount_at("/sys", "sysfs");
+	mount_at("/proc", "proc");
 	errno = ENODEV;
 	if (!find_device(&edu))
 		fail("edu");

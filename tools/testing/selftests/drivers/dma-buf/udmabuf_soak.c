@@ -5,7 +5,7 @@
  *
  * usage: udmabuf_soak FRAMES_OF_ONE_PAGE FRAMES_OF_1080P
  *
- * Takes long, so it is no part of a test run: scripts/soak runs it, in a virtual machine
+ * Takes long, so it is no part of a test run: "scripts/bench soak" runs it, in a virtual machine
  * whose clock counts instructions.  Elsewhere the cost is time, and not so exact.
  */
 #include <time.h>
