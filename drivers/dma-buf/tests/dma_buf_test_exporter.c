@@ -138,12 +138,15 @@ static void test_release(struct dma_buf *dmabuf)
 	kfree(buffer);
 }
 
-static const struct dma_buf_ops test_ops = {
-	.huge_mappings = true,
-	.map_dma_buf = test_map,
-	.unmap_dma_buf = test_unmap,
-	.mmap = test_mmap,
-	.release = test_release,
+/* Two sets for one exporter, as drivers have them for kinds of memory. */
+static const struct dma_buf_ops test_ops[2] = {
+	[0 ... 1] = {
+		.huge_mappings = true,
+		.map_dma_buf = test_map,
+		.unmap_dma_buf = test_unmap,
+		.mmap = test_mmap,
+		.release = test_release,
+	},
 };
 
 static int test_create(u32 kind)
@@ -166,7 +169,7 @@ static int test_create(u32 kind)
 		return -ENOMEM;
 	}
 
-	exp_info.ops = &test_ops;
+	exp_info.ops = &test_ops[kind == DMA_BUF_TEST_INSERT];
 	exp_info.size = DMA_BUF_TEST_SLOTS * SLOT_SIZE;
 	exp_info.flags = O_RDWR;
 	exp_info.priv = buffer;
@@ -209,7 +212,7 @@ static struct dma_buf *test_get(u32 fd)
 {
 	struct dma_buf *dmabuf = dma_buf_get(fd);
 
-	if (!IS_ERR(dmabuf) && dmabuf->ops != &test_ops) {
+	if (!IS_ERR(dmabuf) && dmabuf->ops->release != test_release) {
 		dma_buf_put(dmabuf);
 		return ERR_PTR(-EINVAL);
 	}

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What the dma-buf core sees to for all exporters: that mappings are VM_PFNMAP, and
+ * What the dma-buf core ensures for all exporters: that mappings are VM_PFNMAP, and
  * at an address that huge entries can be used at; that no mapping of huge entries which
  * was taken away comes back through fork(); and that a buffer is released with its file.
  *
@@ -65,13 +65,17 @@ static int log_lines(const char *text)
 	return n;
 }
 
-/* Refused, what the exporter did undone, and said once for the exporter. */
+/*
+ * Refused, what the exporter did undone, and said once for the exporter, which has two
+ * sets of operations for these buffers.
+ */
 TEST_F(core, mapping_that_is_not_pfnmap)
 {
 	static const char text[] = "dma_buf_test_exporter: mmap is not VM_PFNMAP";
 
-	for (int i = 0; i < 3; i++) {
-		int fd = test_buffer(self->dev, DMA_BUF_TEST_MIXEDMAP);
+	for (int i = 0; i < 4; i++) {
+		int fd = test_buffer(self->dev, i % 2 ? DMA_BUF_TEST_INSERT :
+				     DMA_BUF_TEST_MIXEDMAP);
 
 		ASSERT_GE(fd, 0);
 		EXPECT_EQ(mmap(NULL, SIZE, PROT_READ, MAP_SHARED, fd, 0), MAP_FAILED);
