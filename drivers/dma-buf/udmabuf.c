@@ -2,7 +2,7 @@
 /*
  * udmabuf: pages of memfds, exported as a dma-buf
  *
- * What a buffer is
+ * Buffers
  *	The pages that its memfds had when it was made, and no others.  They are
  *	pinned once, at creation, and unpinned at release; nothing in between looks
  *	at the memfds again.
@@ -112,7 +112,7 @@ struct udmabuf_user {
  * @mappings: device mappings, &struct udmabuf_mapping
  * @node: in udmabuf_buffers, under udmabuf_lock
  * @user: the user that it counts for
- * @pinned: what it counts for, in pages: the size of each of its folios, or what is
+ * @pinned: the pages that it counts for: of each folio all pages, or as many as are
  *	listed of the folio if that is more; immutable once the dma-buf exists
  * @pid: creator's thread group, in the initial PID namespace
  * @comm: creator's name
@@ -136,7 +136,7 @@ struct udmabuf {
 
 /**
  * struct udmabuf_mapping - the pages, mapped for one attachment's device
- * @sgt: what the importer is given
+ * @sgt: the table for the importer
  * @dev: importer's device
  * @dir: direction of the mapping
  * @node: in &udmabuf.mappings
@@ -211,7 +211,10 @@ static u64 udmabuf_user_limit(void)
 	return mb ? (u64)mb << (20 - PAGE_SHIFT) : totalram_pages() / 2;
 }
 
-/* Called before the pages are pinned, or at the latest with the pin that covers them. */
+/*
+ * Called before the pages are pinned; for the rest of a large folio, which only its pin
+ * shows, just after that.
+ */
 static int udmabuf_charge(struct udmabuf *ub, u64 pages)
 {
 	s64 old = atomic64_read(&ub->user->pages);
@@ -682,10 +685,9 @@ static void udmabuf_unmap_phys(struct dma_buf_attachment *attach,
 }
 
 /*
- * Syncs each mapping with its own direction, whatever @dir is: it tells what the device
- * may do, and the DMA API expects the direction that a page was mapped with.  Devices
- * that still write have to finish first: the core waits for their fences only after
- * this.
+ * Syncs each mapping with the direction that it was mapped with, as the DMA API expects:
+ * @dir is that of the CPU's access.  Devices that still write have to finish first: the
+ * core waits for their fences only after this.
  */
 static int udmabuf_begin_cpu_access(struct dma_buf *dmabuf,
 				    enum dma_data_direction dir)
@@ -753,9 +755,8 @@ static const struct dma_buf_ops udmabuf_ops = {
 /* Creation: check what was asked for, pin it, export it */
 
 /*
- * Counts are checked against limits, and sums against overflow, before anything
- * is allocated or pinned: what is wrong with the numbers changes nothing.  Returns the
- * number of pages.
+ * Checks counts against limits, and sums against overflow, before anything is allocated
+ * or pinned.  Returns the number of pages.
  */
 static s64 udmabuf_check_items(const struct udmabuf_create_item *items, u32 count)
 {
@@ -824,9 +825,9 @@ static u32 udmabuf_same_memfd(const struct udmabuf_create_item *items, u32 count
 }
 
 /*
- * Checks all items before any page is pinned, so that no memfd gets pages for a call that
- * fails.  A descriptor can refer to another file by the time of pinning, and seals can be
- * added: udmabuf_pin_hold() checks again.
+ * Checks all items before any page is pinned, so that no memfd gets pages for a list with
+ * an item that is refused.  A descriptor can refer to another file by the time of pinning,
+ * and seals can be added: udmabuf_pin_hold() checks again.
  */
 static int udmabuf_check_memfds(const struct udmabuf_create_item *items, u32 count)
 {
@@ -879,7 +880,8 @@ static long udmabuf_small_folios(const struct udmabuf *ub, struct folio **folios
  * @folios: scratch space for UDMABUF_HOLD_FOLIOS pointers
  * @last: the last large folio
  * @is_list: there can be other ranges with pages of the same folios
- * @rests: what is charged of large folios and not listed yet, by frame number
+ * @rests: number of pages of a large folio that are charged and not listed yet, by the
+ *	folio's frame number
  */
 struct udmabuf_pinner {
 	struct file *memfd;
@@ -895,9 +897,9 @@ struct udmabuf_pinner {
 };
 
 /*
- * A part of a huge page keeps all of it from being reclaimed.  What is listed is charged
- * already: charge the rest, and give that back as other items list it.  So a folio counts
- * with its size, or with what is listed of it if that is more.
+ * A pin on a part of a huge page keeps all of it from being reclaimed.  The listed part is
+ * charged already: charge the rest, and uncharge of that as much as later items list.  So
+ * a folio counts with all its pages, or with as many as are listed if that is more.
  *
  * @first: the page of the folio that p->pos is at.
  */

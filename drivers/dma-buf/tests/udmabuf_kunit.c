@@ -359,7 +359,7 @@ static void udmabuf_synced_table_test(struct kunit *test)
 	dma_buf_put(dmabuf);
 }
 
-/* Numbers that a user may give: what is wrong with them is EINVAL. */
+/* Numbers that a user may give: wrong ones are EINVAL. */
 static void udmabuf_check_test(struct kunit *test)
 {
 	static const struct { u64 offset, size; s64 ret; } cases[] = {

@@ -14,10 +14,10 @@
  *  - EACCES: the descriptor is not open for reading.
  *  - EFAULT: the argument cannot be read.
  *  - EHWPOISON: a page has had a memory error.
- *  - ENOMEM: no memory for the pages or for the buffer, none that a cgroup's limit
- *    leaves; the user's buffers would pin more than the module parameter
+ *  - ENOMEM: there is no memory for the pages or for the buffer, or a cgroup is at
+ *    its limit; the user's buffers would pin more than the module parameter
  *    user_limit_mb allows; or a page is pinned about a million times already.
- *  - ENOSPC: pages of shmem would go over what may be committed.
+ *  - ENOSPC: pages of shmem would exceed the limit of vm.overcommit_memory.
  *  - EIO: a page could not be read back from swap.
  *  - EINTR: a fatal signal came.
  *  - EMFILE, ENFILE: no file descriptor is left.

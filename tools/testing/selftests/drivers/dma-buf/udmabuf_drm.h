@@ -79,7 +79,7 @@ static inline int drm_close_handle(int drm, uint32_t handle)
 /*
  * vkms waits for its vblank timer to end while it holds the lock that the timer's
  * function takes: when that runs on another CPU, both hang.  The timer is on the CPU
- * of whoever switched it on: so switch on and off on one, and keep DRM from
+ * that it was switched on by: so switch on and off on one, and keep DRM from
  * switching off, from a timer of its own, what nobody uses.
  */
 static inline void vkms_on_one_cpu(void)

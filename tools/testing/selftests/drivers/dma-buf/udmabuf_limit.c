@@ -150,7 +150,7 @@ TEST_F(limit, two_users)
 	EXPECT_EQ(user_pinned(USER), LIMIT);
 	EXPECT_EQ(user_pinned(OTHER_USER), LIMIT);
 
-	/* Who closes it does not matter. */
+	/* Any process may close it. */
 	close(fds[0]);
 	EXPECT_EQ(user_pinned(USER), 0);
 	EXPECT_EQ(user_pinned(OTHER_USER), LIMIT);
@@ -495,7 +495,7 @@ TEST_F(limit, rest_of_huge_pages)
 	close(memfd);
 }
 
-/* What fails after it was counted is given back: without pages, and without a descriptor. */
+/* A creation that fails counts for nothing: one without pages, one without a descriptor. */
 TEST_F(limit, errors_half_way)
 {
 	int keep = udmabuf_create(self->dev, self->memfd, 0, PAGE);
