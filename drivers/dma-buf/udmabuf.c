@@ -182,8 +182,8 @@ static struct udmabuf_user *udmabuf_get_user(kuid_t uid)
 		if (!user)
 			return NULL;
 		user->uid = uid;
-		if (xa_err(xa_store(&udmabuf_users, __kuid_val(uid), user,
-				    GFP_KERNEL_ACCOUNT))) {
+		/* Not accounted: a node of the XArray is of several users. */
+		if (xa_err(xa_store(&udmabuf_users, __kuid_val(uid), user, GFP_KERNEL))) {
 			kfree(user);
 			return NULL;
 		}
