@@ -17,6 +17,9 @@
 /* Buffers that memory is measured with: so many that a slab's rest does not matter. */
 #define MANY	64
 
+/* More than the lists of free pages have in small pieces. */
+#define USED	(256UL << 20)
+
 /* One page of every @stride of a file of @memory, in the order @reversed. */
 struct bench_case {
 	const char *name;
@@ -210,14 +213,26 @@ static long count_runs(int dev, int memfd, const struct bench_case *c,
 }
 
 /*
- * Has the page allocator begin with memory in as large pieces as there are: where a
- * case's pages are should not depend on the cases before it.
+ * A memfd of the case, whose pages are in order and next to each other: where they are
+ * does not depend on the cases before it.  Pages that were freed last are used first, in
+ * the reverse order: other memory takes those while the memfd is filled.
  */
-static void settle(void)
+static int fresh_memfd(const struct bench_case *c)
 {
+	void *used, *map;
+	int memfd;
+
 	sync();
 	write_file("/proc/sys/vm/drop_caches", "3");
 	write_file("/proc/sys/vm/compact_memory", "1");
+	used = mmap(NULL, USED, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (used == MAP_FAILED || madvise(used, USED, MADV_NOHUGEPAGE) ||
+	    madvise(used, USED, MADV_POPULATE_WRITE))
+		die("memory");
+	memfd = memfd_filled(c->memory, c->size, 1, &map);
+	munmap(map, c->size);
+	munmap(used, USED);
+	return memfd;
 }
 
 static void bench(int dev, int vgem, const struct bench_case *c)
@@ -226,15 +241,11 @@ static void bench(int dev, int vgem, const struct bench_case *c)
 						  1024 * sizeof(list->list[0]));
 	size_t size = c->items ? c->items * PAGE : c->size;
 	uint64_t best[STEPS], cost[STEPS];
+	int memfd = fresh_memfd(c);
 	long touches = 0;
-	void *map;
-	int memfd;
 
 	if (!list)
 		die("calloc");
-	settle();
-	memfd = memfd_filled(c->memory, c->size, 1, &map);
-	munmap(map, c->size);
 	list->count = c->items;
 	for (size_t i = 0; i < c->items; i++)
 		list->list[i] = (struct udmabuf_create_item) {
