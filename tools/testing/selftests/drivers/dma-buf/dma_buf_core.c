@@ -148,7 +148,7 @@ TEST_F(core, address)
 	close(fd);
 }
 
-/* What is asked for comes first, also where there is no room to align it. */
+/* A hint is used as it is, also where there is no room to align the address. */
 TEST_F(core, hint)
 {
 	int fd = test_buffer(self->dev, DMA_BUF_TEST_PFNMAP);
@@ -228,7 +228,7 @@ static int readable(volatile char *map)
 	return n;
 }
 
-/* What is taken away is gone until it may come back. */
+/* A revoked mapping cannot be read until it is restored. */
 TEST_F(core, revoked)
 {
 	int fd = test_buffer(self->dev, DMA_BUF_TEST_PFNMAP);

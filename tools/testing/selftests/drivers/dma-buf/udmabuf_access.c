@@ -3,7 +3,7 @@
  * No more access than the descriptor had: a memfd opened read-only gives a dma-buf
  * that nobody can write through, one opened write-only gives none.
  *
- * What importers are refused is in udmabuf_import.
+ * Refusals of importers are in udmabuf_import.
  */
 #include "udmabuf_util.h"
 #include "../../kselftest_harness.h"

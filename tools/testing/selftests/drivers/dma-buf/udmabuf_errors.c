@@ -167,7 +167,7 @@ static long blocks(int fd)
 }
 
 /*
- * What is wrong with a descriptor, or with a range of its memfd, is noticed before any
+ * A wrong descriptor, or a wrong range of its memfd, is noticed before any
  * memfd is given pages: those of the good item before it, or those up to its end.
  */
 TEST_F(errors, nothing_populated)

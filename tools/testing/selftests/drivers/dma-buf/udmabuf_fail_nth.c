@@ -4,9 +4,9 @@
  *
  * A step runs with its first such call made to fail, then with its second, and so
  * on, until it ran with none failing.  It must return a documented error or have
- * done all of its work, and leave nothing behind.  What else may go wrong, such as
- * a warning, a lock held or a use after free, is for the kernel's log to say: so
- * this is worth most with KASAN, lockdep and kmemleak.
+ * done all of its work, and leave nothing behind.  The kernel's log tells of
+ * warnings, locks held and uses after free: so this is worth most with KASAN, lockdep
+ * and kmemleak.
  *
  * One failure is not enough where the kernel has a second way to allocate, as
  * kvmalloc() and kvrealloc() do: so all is done once more with the allocations after
@@ -371,7 +371,7 @@ static int create_list(struct state *s)
 	return s->fd < 0 ? -errno : 0;
 }
 
-/* A dma-buf that was made is a whole one: what is written there is in the memfd. */
+/* A dma-buf that was made is a whole one: writes to it are in the memfd. */
 static bool create_worked(struct state *s)
 {
 	size_t last = s->size / PAGE - 1;

@@ -212,8 +212,8 @@ static long attachments(int fd)
 }
 
 /*
- * What DRM drops from a work item, such as a framebuffer that is on the screen when
- * its file is closed, is released a moment later than the system call returns.
+ * DRM releases some objects from a work item, a moment after the system call has returned:
+ * a framebuffer, for example, that is on the screen when its file is closed.
  */
 static void held_wait(const struct held *before)
 {
@@ -572,7 +572,7 @@ TEST_F(buffer, two_importers)
 	EXPECT_TRUE(import_is(b, self->vgem, in_vgem, NEW_SEED));
 	EXPECT_TRUE(import_is(b, self->vgem, second, NEW_SEED));
 
-	/* What one importer drops the others keep. */
+	/* One importer drops the buffer: the others keep it. */
 	EXPECT_EQ(drm_close_handle(self->vgem, in_vgem.handle), 0);
 	EXPECT_EQ(attachments(b->fd), 1);
 	EXPECT_TRUE(buffer_is(b, p, NEW_SEED));
@@ -692,7 +692,7 @@ TEST_F_TIMEOUT(end, any_order, 60)
 		buffer_unmap(b);
 
 		for (const char *c = orders[i]; *c; c++) {
-			/* What is left still leads to the pages. */
+			/* The others still lead to the pages. */
 			if (import.handle)
 				EXPECT_TRUE(import_is(b, self->vgem, import, SEED));
 			if (b->fd >= 0) {

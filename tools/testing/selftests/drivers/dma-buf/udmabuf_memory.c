@@ -89,7 +89,7 @@ TEST_F(poisoned, thp)
 	EXPECT_EQ(refusal(self->dev, memfd, 4 * PAGE, 2 * PAGE), EHWPOISON);
 	EXPECT_EQ(refusal(self->dev, memfd, 0, 5 * PAGE), -1);
 	EXPECT_EQ(refusal(self->dev, memfd, 6 * PAGE, HUGE - 6 * PAGE), -1);
-	/* What was pinned before stays. */
+	/* The buffer that was made before keeps its pages. */
 	EXPECT_TRUE(page_is(pinned + 4 * PAGE, 1, 4));
 
 	munmap(pinned, HUGE);

@@ -180,8 +180,8 @@ TEST_F_TIMEOUT(share, scattered_items, 300)
 }
 
 /*
- * Huge pages make few runs, and parts of one that adjoin need one pin.  What is pinned
- * in several places is as large as in one.
+ * Huge pages make few runs, and parts of one that adjoin need one pin.  A folio that is
+ * pinned in several places counts once.
  */
 TEST_F(share, runs_and_pins)
 {
@@ -261,8 +261,8 @@ TEST_F(share, not_there_yet)
 }
 
 /*
- * What is written through the dma-buf alone stays in the memfd when the dma-buf is
- * gone and memory is reclaimed.  MADV_PAGEOUT reclaims a page that is not dirty by
+ * Pages that were written through the dma-buf alone stay in the memfd when the dma-buf
+ * is gone and memory is reclaimed.  MADV_PAGEOUT reclaims a page that is not dirty by
  * dropping it.
  */
 TEST_F(share, written_pages_are_kept)

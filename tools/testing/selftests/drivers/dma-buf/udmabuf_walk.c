@@ -66,7 +66,7 @@ TEST_F(walk, each)
 		EXPECT_TRUE(walkers[i].right(self->map, SIZE)) {
 			TH_LOG("%s", walkers[i].name);
 		}
-		/* What is read-only to notice writes can be written all the same. */
+		/* Entries that are read-only to notice writes can be written. */
 		for (size_t page = 0; page < SIZE / PAGE; page += 100)
 			mark_page(self->map + page * PAGE, 1, page);
 	}
@@ -85,7 +85,7 @@ TEST_F_TIMEOUT(walk, while_it_comes_and_goes, 120)
 	EXPECT_EQ(wrong(self->map), 0);
 }
 
-/* What comes in write-protected, to notice writes, is made writable where it is. */
+/* An entry that comes in write-protected, to notice writes, is made writable. */
 TEST_F_TIMEOUT(walk, writes_after_clear_refs, 60)
 {
 	size_t step = variant->memory == HUGETLB ? HUGE : PAGE;
