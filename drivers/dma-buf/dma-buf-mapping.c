@@ -12,7 +12,7 @@
 #include <linux/dma-map-ops.h>
 #include <linux/iommu-dma.h>
 #include <linux/module.h>
-#include <linux/pci-p2pdma.h>
+#include <linux/pci.h>
 #include <linux/scatterlist.h>
 
 /*
