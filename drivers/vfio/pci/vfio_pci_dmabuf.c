@@ -199,7 +199,6 @@ static void vfio_pci_dma_buf_release(struct dma_buf *dmabuf)
 	struct vfio_pci_dma_buf *buf = dmabuf->priv;
 
 	vfio_pci_dma_buf_withdraw(buf);
-	iput(buf->inode);
 	vfio_pci_dma_bufs_put(buf->bufs);
 	kvfree(buf);
 }
@@ -302,8 +301,6 @@ static struct dma_buf *vfio_pci_dma_buf_export(struct vfio_pci_core_device *vdev
 		goto err_unhold;
 	}
 	buf->dmabuf = dmabuf;
-	buf->inode = file_inode(dmabuf->file);
-	ihold(buf->inode);
 	vfio_pci_dma_buf_publish(buf);
 	return dmabuf;
 

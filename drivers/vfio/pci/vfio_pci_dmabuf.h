@@ -43,13 +43,12 @@ struct vfio_pci_dma_bufs {
  * @bufs: the buffers of the device
  * @node: in their list, or empty; under their lock
  * @dmabuf: what the user has a descriptor of
- * @inode: its inode, whose mappings are zapped
  * @registered: the device, while the buffer holds a registration of it, and its memory decode
  *	with the VGA arbiter; changed by xchg()
  * @causes: why it is revoked; 0: it is live. Changed under @bufs->lock and dma_resv
  * @nr_maps: mappings by importers; under dma_resv
- * @nr_busy: @nr_maps, and 1 while @fence is pending
- * @fence: what the importers' devices were doing when the buffer was revoked; NULL:
+ * @nr_busy: @nr_maps, and 1 while @fence is pending or not known
+ * @fence: what the importers' devices were doing when the buffer was revoked last; NULL:
  *	nothing; ERR_PTR(-ENOMEM): not known yet. Under @bufs->lock
  * @signaled: callback of @fence
  * @readonly: devices must not write to it; immutable, as are all that follow
@@ -60,7 +59,6 @@ struct vfio_pci_dma_buf {
 	struct vfio_pci_dma_bufs *bufs;
 	struct list_head node;
 	struct dma_buf *dmabuf;
-	struct inode *inode;
 	struct vfio_device *registered;
 	unsigned int causes;
 	unsigned int nr_maps;

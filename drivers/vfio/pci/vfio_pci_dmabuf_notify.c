@@ -59,8 +59,8 @@ static void vfio_pci_dma_bufs_change_all(struct pci_dev *parent, unsigned int cl
 			vfio_pci_dma_bufs_change(bufs, clear, set);
 }
 
-/* Buffers of a device that are busy, with a reference. */
-static struct vfio_pci_dma_bufs *vfio_pci_dma_bufs_get_busy(struct pci_dev *parent)
+/* The buffers of a device that is busy, with a reference. */
+static struct vfio_pci_dma_bufs *vfio_pci_dma_bufs_find_busy(struct pci_dev *parent)
 {
 	struct vfio_pci_dma_bufs *bufs, *busy = NULL;
 
@@ -80,7 +80,7 @@ static void vfio_pci_dma_bufs_wait_all(struct pci_dev *parent, unsigned long sta
 {
 	struct vfio_pci_dma_bufs *bufs, *late = NULL;
 
-	while (!late && (bufs = vfio_pci_dma_bufs_get_busy(parent))) {
+	while (!late && (bufs = vfio_pci_dma_bufs_find_busy(parent))) {
 		if (vfio_pci_dma_bufs_wait(bufs, &bufs->nr_busy, start, VFIO_PCI_WAIT_BOUNDED))
 			late = bufs;
 		vfio_pci_dma_bufs_put(bufs);
@@ -100,6 +100,8 @@ void vfio_pci_dma_buf_parent_reset(struct pci_dev *parent, unsigned long event)
 {
 	unsigned long start = jiffies;
 
+	if (!parent->is_physfn)
+		return;
 	mutex_lock(&vfio_pci_devices_lock);
 	if (event == PCI_RESET_PREPARE) {
 		/* Without memory, a virtual function that is bound meanwhile lacks the cause. */

@@ -21,25 +21,25 @@
  * buffers stay revoked, nothing new is mapped, and fences that come later do not count.
  *
  * Busy.  A buffer is busy while an importer has it mapped, or while a fence is pending that
- * was there when it was revoked.  All waits are for the buffers to be idle, and without a
- * lock that others need: any number of callers wait together.
+ * was there when it was revoked, even if it is live again.  All waits are for the buffers to be
+ * idle, and without a lock that others need: any number of callers wait together.
  *
  * Owners.  The device and each buffer hold a reference on the struct vfio_pci_dma_bufs, as a
  * dma-buf's release can race with the device's close.  While the device is open, and then
  * while it is busy, a buffer holds a registration of the vfio_device, so that unbinding the
  * driver waits, and its memory decode, with the VGA arbiter.  The dma_buf of a buffer on the
- * list is not freed while the list's lock is held: ->release() unlinks it.  Its file may be
- * freed by then (an O_PATH descriptor keeps the dentry only).
+ * list, and its file, are not freed while the list's lock is held: ->release() unlinks it.
  *
  * Locks, outermost first:
  *
  *   mmap_lock or the vma's lock
  *     memory_lock			of the device
- *       vfio_pci_dma_bufs.lock		the list; causes, together with dma_resv
- *         dma_resv			of a buffer: causes, mappings
- *           i_mmap_rwsem		zapping
+ *       vfio_pci_devices_lock		all devices
+ *         vfio_pci_dma_bufs.lock	the list; causes, together with dma_resv
+ *           dma_resv			of a buffer: causes, mappings
+ *             i_mmap_rwsem		zapping
  *
- * vfio_pci_dma_bufs.lock is never held while waiting for config space.  With a reset from
+ * The two in the middle are never held while waiting for config space.  With a reset from
  * outside that would be a deadlock which lockdep cannot see:
  *
  *   CPU0: write to config space	CPU1: echo 1 > .../reset
@@ -141,7 +141,7 @@ static void vfio_pci_dma_buf_put_busy(struct vfio_pci_dma_buf *buf)
 {
 	bool idle = atomic_dec_and_test(&buf->nr_busy);
 
-	/* vfio_pci_dma_buf_update() counts as well, when it has set the cause. */
+	/* vfio_pci_dma_buf_update() counts while it sets CLOSED: one of the two finds both. */
 	if (idle && READ_ONCE(buf->causes) & VFIO_PCI_REVOKED_CLOSED)
 		vfio_pci_dma_buf_unregister(buf);
 	if (atomic_dec_and_test(&buf->bufs->nr_busy) || idle)
@@ -202,7 +202,8 @@ static void vfio_pci_dma_buf_get_fence(struct vfio_pci_dma_buf *buf)
 
 /*
  * All under dma_resv, as map and fault are: they come before, and are undone here, or see the
- * buffer revoked.  Fences of a buffer that no device has mapped say nothing about DMA to it.
+ * buffer revoked.  Fences say something about DMA only if a device has the buffer mapped; one of
+ * an earlier revocation counts until it signals.
  */
 static void vfio_pci_dma_buf_update(struct vfio_pci_dma_buf *buf, unsigned int cause)
 {
@@ -213,19 +214,18 @@ static void vfio_pci_dma_buf_update(struct vfio_pci_dma_buf *buf, unsigned int c
 	dma_resv_lock(buf->dmabuf->resv, NULL);
 	was_live = !buf->causes;
 	was_mapped = buf->nr_maps;
-	/* Importers unmap before their fences count; put_busy() ends what close leaves idle. */
+	/* Busy until the fences count.  On close, put_busy() unregisters a buffer that is idle. */
 	hold = was_mapped || buf->bufs->causes & VFIO_PCI_REVOKED_CLOSED;
 	if (hold)
 		vfio_pci_dma_buf_get_busy(buf);
 	WRITE_ONCE(buf->causes, (buf->causes & VFIO_PCI_REVOKED_PERMANENTLY) |
 				buf->bufs->causes | cause);
 	if (was_live && buf->causes) {
-		unmap_mapping_range(buf->inode->i_mapping, 0, 0, true);
+		unmap_mapping_range(file_inode(buf->dmabuf->file)->i_mapping, 0, 0, true);
 		dma_buf_move_notify(buf->dmabuf);
 		if (was_mapped)
 			vfio_pci_dma_buf_get_fence(buf);
 	} else if (!was_live && !buf->causes) {
-		vfio_pci_dma_buf_put_fence(buf);
 		dma_buf_move_notify(buf->dmabuf);
 	}
 	if (hold)
@@ -314,7 +314,8 @@ static void vfio_pci_dma_bufs_warn(struct vfio_pci_dma_bufs *bufs)
 				dev_warn_ratelimited(dev, "importer %s has not unmapped a revoked dma-buf in time\n",
 						     dev_name(attach->dev));
 		}
-		if (!IS_ERR_OR_NULL(buf->fence) && !dma_fence_is_signaled(buf->fence))
+		if (buf->causes && !IS_ERR_OR_NULL(buf->fence) &&
+		    !dma_fence_is_signaled(buf->fence))
 			dev_warn_ratelimited(dev, "a fence of a revoked dma-buf has not signaled in time\n");
 		dma_resv_unlock(buf->dmabuf->resv);
 	}

@@ -468,6 +468,25 @@ TEST_F(timeout, fence)
 	close(other);
 }
 
+/* It is not forgotten if the dma-buf is restored before it signals. */
+TEST_F(timeout, fence_of_a_restored_buffer)
+{
+	int other = importer_attach(self->edu, self->dmabuf, 0);
+	uint64_t start = milliseconds();
+
+	ASSERT_GE(other, 0);
+	ASSERT_EQ(importer_unmap(self->importer), 0);
+	ASSERT_EQ(importer_map(other), 0);
+	ASSERT_EQ(importer_fence(other, 10000), 0);
+	EXPECT_EQ(vfio_reset(&self->vfio), -EBUSY);
+	EXPECT_EQ(vfio_memory(&self->vfio, true), 0);
+	EXPECT_EQ(importer_status(other).is_mapped, 0);
+	while (vfio_reset(&self->vfio) == -EBUSY)
+		ASSERT_LT(milliseconds() - start, 10000 + BOUND_MS);
+	EXPECT_GE(milliseconds() - start, 9900);
+	close(other);
+}
+
 /* An importer that unmaps in time, though late, holds nothing up for longer. */
 TEST_F(timeout, in_time)
 {
@@ -559,7 +578,8 @@ TEST_F(timeout, unbind)
 }
 
 /* So it does for a fence, though the mapping has gone: the next driver would not know of it. */
-TEST_F(timeout, unbind_with_late_fence)
+static void unbind_late(struct __test_metadata *_metadata, FIXTURE_DATA(timeout) *self,
+			bool reset)
 {
 	int other = importer_attach(self->edu, self->dmabuf, 0);
 	struct request request = {};
@@ -573,11 +593,24 @@ TEST_F(timeout, unbind_with_late_fence)
 	ASSERT_EQ(importer_fence(other, 10000), 0);
 	memcpy(name, self->vfio.name, sizeof(name));
 	request.name = name;
+	if (reset)
+		EXPECT_EQ(device_write(name, "reset", "1"), 0);
 	vfio_close(&self->vfio);
 	EXPECT_EQ(importer_status(other).is_mapped, 0);
 	unbind_device(&request);
 	EXPECT_GE(milliseconds() - start, 9900);
 	close(other);
+}
+
+TEST_F(timeout, unbind_with_late_fence)
+{
+	unbind_late(_metadata, self, false);
+}
+
+/* The reset goes on after the time-out, and restores the dma-buf. */
+TEST_F(timeout, unbind_with_late_fence_of_a_reset)
+{
+	unbind_late(_metadata, self, true);
 }
 
 /* 0: not a moment. */
