@@ -62,7 +62,11 @@ static void import_move_notify(struct dma_buf_attachment *attach)
 	queue_work(system_unbound_wq, &import->unmap);
 }
 
-/* Before each use of the buffer; -ENODEV: it is revoked, try again when notified. */
+/*
+ * Before each use of the buffer. -ENODEV: it is revoked, try again when notified. -EBUSY: the
+ * device has not stopped, try again at the end of import_unmap_work(): the buffer may have
+ * been restored meanwhile, and there is no second notification.
+ */
 static int __maybe_unused import_map(struct import *import)
 {
 	struct sg_table *sgt;
@@ -70,7 +74,7 @@ static int __maybe_unused import_map(struct import *import)
 	dma_resv_assert_held(import->attach->dmabuf->resv);
 
 	if (import->idle)
-		return -ENODEV;
+		return -EBUSY;
 	if (import->sgt)
 		return 0;
 	sgt = dma_buf_map_attachment(import->attach, DMA_BIDIRECTIONAL);
