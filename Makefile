@@ -26,7 +26,7 @@ help:
 	@echo "make series   mail-ready patches: out/series (V=2 for a second version)"
 	@echo "make bisect-check  each patch: builds, options, its tests; two hours, resumable"
 	@echo "              (W='SERIES/PATCH...' for some, ONLY=stage,stage: see scripts/bisect)"
-	@echo "make cross    our objects compiled for arm64 and 32-bit x86"
+	@echo "make cross    our objects compiled for arm64, 32-bit x86 and PREEMPT_RT"
 	@echo "make deb      packages for Debian: out/deb (CONFIG=small to try, or a file)"
 	@echo "make clean    remove build/ and out/"
 	@echo
