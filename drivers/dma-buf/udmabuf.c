@@ -19,8 +19,8 @@
  *	folios of creation.
  *
  * Limits
- *	The pages that a buffer pins count for the user who made it, until the buffer
- *	is released, in any process.
+ *	The pages that a buffer pins count for the user who made it, until the last
+ *	process that has the buffer has released it.
  *
  * Locks
  *	A memfd's inode lock (shared) is held from a look at the seals to the last
@@ -82,7 +82,7 @@ MODULE_PARM_DESC(user_limit_mb,
 		 "Most memory that one user's buffers may pin, in MiB (default 0: half of the machine's, negative: no limit)");
 
 /*
- * How much one hold of a memfd's inode lock may pin: folios that are there cost
+ * How much is pinned in one hold of a memfd's inode lock: folios that are there cost
  * little each, folios that are not have to be allocated and cleared.
  */
 #define UDMABUF_HOLD_FOLIOS	(PAGE_SIZE / sizeof(struct folio *))
@@ -354,8 +354,6 @@ static vm_fault_t udmabuf_fault(struct vm_fault *vmf)
 	const struct udmabuf *ub = vma->vm_private_data;
 	u32 page = udmabuf_page_at(vma, start);
 
-	if (vmf->pgoff >= ub->nr_pages)
-		return VM_FAULT_SIGBUS;
 	return vmf_insert_pfn_runs(vmf, start, end, udmabuf_find(ub, page), page);
 }
 
@@ -387,12 +385,9 @@ static bool udmabuf_huge_frame(const struct vm_fault *vmf, unsigned int order,
 
 static vm_fault_t udmabuf_huge_fault(struct vm_fault *vmf, unsigned int order)
 {
-	const struct udmabuf *ub = vmf->vma->vm_private_data;
 	bool write = vmf->flags & FAULT_FLAG_WRITE;
 	unsigned long pfn;
 
-	if (vmf->pgoff >= ub->nr_pages)
-		return VM_FAULT_SIGBUS;
 	if (order == PMD_ORDER && udmabuf_huge_frame(vmf, order, &pfn))
 		return vmf_insert_pfn_pmd(vmf, pfn_to_pfn_t(pfn), write);
 #ifdef CONFIG_ARCH_SUPPORTS_PUD_PFNMAP
@@ -617,10 +612,11 @@ static struct sg_table *udmabuf_map(struct dma_buf_attachment *attach,
 	ret = dma_map_sgtable(m->dev, &m->sgt, m->dir, DMA_ATTR_SKIP_CPU_SYNC);
 	if (ret)
 		goto err_free_table;
-	dma_sync_sgtable_for_device(m->dev, &m->sgt, m->dir);
-
-	scoped_guard(mutex, &ub->lock)
+	/* One step: an end of CPU access comes before it, or finds the mapping. */
+	scoped_guard(mutex, &ub->lock) {
+		dma_sync_sgtable_for_device(m->dev, &m->sgt, m->dir);
 		list_add(&m->node, &ub->mappings);
+	}
 	return &m->sgt;
 
 err_free_table:
@@ -898,8 +894,8 @@ struct udmabuf_pinner {
 
 /*
  * A pin on a part of a huge page keeps all of it from being reclaimed.  The listed part is
- * charged already: charge the rest, and uncharge of that as much as later items list.  So
- * a folio counts with all its pages, or with as many as are listed if that is more.
+ * charged already: charge the rest, and give back what later items list of it.  So a folio
+ * counts with all its pages, or with as many as are listed if that is more.
  *
  * @first: the page of the folio that p->pos is at.
  */
@@ -910,6 +906,9 @@ static int udmabuf_charge_rest(struct udmabuf *ub, struct udmabuf_pinner *p,
 	void *entry = NULL;
 	int ret;
 
+	/* Nothing is lost to reclaim: the page's pool and hugetlb cgroup bound it. */
+	if (folio_test_hugetlb(folio))
+		return 0;
 	/* The end of a hold cut the folio, and its first piece stood for all of it. */
 	if (first && p->pos != p->start && folio == p->last)
 		return 0;
@@ -1077,7 +1076,8 @@ static int udmabuf_pin_hold(struct udmabuf *ub, struct udmabuf_pinner *p)
 
 	inode_lock_shared(file_inode(p->memfd));
 	ret = udmabuf_check_memfd(p->memfd);
-	while (ret >= 0 && folios && bytes && udmabuf_has_more(p)) {
+	while (ret >= 0 && folios && bytes && udmabuf_has_more(p) &&
+	       !fatal_signal_pending(current)) {
 		ret = udmabuf_pin_single_pages(ub, p, folios);
 		if (!ret) {
 			udmabuf_next_range(p);

@@ -424,16 +424,17 @@ static const struct counted counted[] = {
 	{ THP, H, { { 8, 8 }, { 0, 8 } } },
 	{ THP, H, { { 0, 1 }, { 2, 1 }, { 4, 1 } } },
 	{ THP, 2 * H, { { 0, 1 }, { 600, 1 }, { 7, 1 }, { 520, 2 } } },
-	{ HUGETLB, H, { { 3, 2 } } },
-	{ HUGETLB, 2 * H, { { 500, 24 } } },
-	{ HUGETLB, 2 * H, { { 0, 2 * H } } },
-	{ HUGETLB, H, { { 0, 1 }, { 2, 1 }, { 4, 1 } } },
 	/* until more is listed than they have. */
 	{ THP, 2 * H, { { 0, H }, { 0, H } } },
 	{ THP, H + 1, { { 0, H }, { 3, 1 } } },
 	{ THP, H + 1, { { 3, 1 }, { 0, H } } },
 	{ THP, 600, { { 0, 300 }, { 0, 300 } } },
 	{ THP, 2 * H + 88, { { 0, 300 }, { 0, 300 }, { H, 1 } } },
+	/* Of hugetlb's, only what is listed. */
+	{ HUGETLB, 2, { { 3, 2 } } },
+	{ HUGETLB, 24, { { 500, 24 } } },
+	{ HUGETLB, 2 * H, { { 0, 2 * H } } },
+	{ HUGETLB, 3, { { 0, 1 }, { 2, 1 }, { 4, 1 } } },
 };
 
 /* The same in debugfs, for buffer and user, and in fdinfo. */
