@@ -68,11 +68,11 @@ stress: tree
 
 fuzz: tree
 	@scripts/deps fuzz
-	@scripts/build fuzz
+	@scripts/build debug
 	@scripts/fuzz $(MINUTES)
 
 coverage: tree
-	@scripts/build fuzz
+	@scripts/build coverage
 	@scripts/fuzz --coverage
 
 KERNEL ?= plain

@@ -73,10 +73,12 @@ NEIGHBOURS = ("dma-buf", "memfd", "gup", "hmm", "mmu_notifier", "vfio_pci_core",
               "vfio_pci_config", "ioas", "io_pagetable", "pages")
 
 
-def covered():
+def covered(kernel):
     """What make needs to be told to have the coverage of these objects."""
-    return [*(f"GCOV_PROFILE_{name}.o=y" for name in OURS),
-            *(f"KCOV_INSTRUMENT_{name}.o=y" for name in OURS + NEIGHBOURS)]
+    gcov = OURS if kernel == "coverage" else ()
+    kcov = OURS + NEIGHBOURS if kernel in ("debug", "coverage") else ()
+    return [*(f"GCOV_PROFILE_{name}.o=y" for name in gcov),
+            *(f"KCOV_INSTRUMENT_{name}.o=y" for name in kcov)]
 
 
 def objects(names, tree):
