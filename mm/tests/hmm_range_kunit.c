@@ -29,7 +29,7 @@
 #define LONG		(LONG_MS * HZ / 1000)
 
 #define MANY		100
-#define CALLERS		8
+#define CALLERS		64
 
 /**
  * struct recorder - a tracker that writes down what it is told
@@ -825,35 +825,55 @@ static void unregister_hits(struct kunit *test)
 	KUNIT_EXPECT_FALSE(test, hmm_range_valid(&unread));
 }
 
-static int look_without_pause(void *data)
+static int snapshot_without_pause(void *data)
 {
 	struct sleeper *sleeper = data;
-	struct hmm_range range = { .notifier = &sleeper->recorder->tracker.notifier };
+	unsigned long pfns[PAGES];
+	struct hmm_range range = {
+		.notifier = &sleeper->recorder->tracker.notifier,
+		.start = AT(0),
+		.end = AT(0) + SIZE,
+		.hmm_pfns = pfns,
+	};
 
 	while (!kthread_should_stop()) {
-		hmm_range_wait_until_valid(&range, 0);
+		hmm_range_snapshot(&range, NULL, 0);
 		cond_resched();
 	}
 	return 0;
 }
 
-/* Passes if callers that come one after the other do not keep an unregister. */
+/*
+ * Passes if callers that overlap do not keep an unregister: of more tasks than CPUs, at
+ * any time some have lost their CPU in the middle of a call.
+ */
 static void unregister_with_callers(struct kunit *test)
 {
 	struct recorder *a = recorder_at(test, AT(0));
-	struct sleeper callers[CALLERS], unregisters;
+	struct sleeper unregisters, *callers;
+	bool started, woke;
 	int i;
 
+	callers = kunit_kcalloc(test, CALLERS, sizeof(*callers), GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, callers);
 	for (i = 0; i < CALLERS; i++)
-		KUNIT_EXPECT_TRUE(test, start_task(&callers[i], look_without_pause, a));
-	kunit_remove_action(test, recorder_unregister, a);
-	KUNIT_EXPECT_TRUE(test, start_task(&unregisters, only_unregister, a));
-	KUNIT_EXPECT_TRUE(test, wakes_up(&unregisters));
-	KUNIT_EXPECT_EQ(test, look(a), -ECANCELED);
-	for (i = 0; i < CALLERS; i++) {
+		if (!start_task(&callers[i], snapshot_without_pause, a))
+			break;
+	KUNIT_EXPECT_EQ(test, i, CALLERS);
+	started = start_task(&unregisters, only_unregister, a);
+	KUNIT_EXPECT_TRUE(test, started);
+	if (started)
+		kunit_remove_action(test, recorder_unregister, a);
+	woke = started && wakes_up(&unregisters);
+	KUNIT_EXPECT_TRUE(test, woke);
+	if (woke)
+		KUNIT_EXPECT_EQ(test, look(a), -ECANCELED);
+	while (i--) {
 		kthread_stop(callers[i].task);
 		put_task_struct(callers[i].task);
 	}
+	if (started && !woke)
+		wait_for_completion(&unregisters.done);
 }
 
 /* Passes if a task that waits when the tracker is unregistered is out before it is gone. */
