@@ -261,12 +261,13 @@ static int hmm_range_rounds(struct hmm_range *range, unsigned long default_flags
 	int ret;
 
 	do {
+		/* Not after the commit, which may have kept the driver's lock. */
+		cond_resched();
 		ret = hmm_range_begin(range, deadline);
 		if (!ret)
 			ret = hmm_range_walk(range, default_flags);
 		if (!ret && commit)
 			ret = commit(range);
-		cond_resched();
 	} while (ret == -EBUSY && jiffies_until(deadline));
 	return ret == -EBUSY ? -ETIMEDOUT : ret;
 }
@@ -353,7 +354,8 @@ EXPORT_SYMBOL_GPL(hmm_range_snapshot);
  * @commit: called with the range filled, and no lock held. Takes the lock that the
  *	invalidate callback takes. If hmm_range_valid(@range), programs the device and
  *	returns 0, or an error that ends the call; else returns -EBUSY, which starts
- *	another round. NULL: the caller does this after the return.
+ *	another round. Where it returns 0, it may keep the lock, which may be a spinlock.
+ *	NULL: the caller does this after the return.
  * @timeout_ms: milliseconds after which no wait for invalidations goes on, and no other
  *	round starts; 0: one round, and no wait
  *

@@ -1071,6 +1071,34 @@ static void populate_is_bounded(struct kunit *test)
 	KUNIT_EXPECT_LT(test, jiffies - before, LONG);
 }
 
+static DEFINE_SPINLOCK(kept_lock);
+
+static int commit_and_keep(struct hmm_range *range) __acquires(&kept_lock)
+{
+	spin_lock(&kept_lock);
+	return 0;
+}
+
+/*
+ * Passes if a commit function may keep a lock under which nothing sleeps: the kernel's
+ * log tells, with DEBUG_ATOMIC_SLEEP.
+ */
+static void commit_keeps_lock(struct kunit *test)
+{
+	struct recorder *a = populated_recorder(test);
+	bool valid = false;
+	int ret;
+
+	ret = hmm_range_populate(&a->range, commit_and_keep, 0);
+	if (!ret) {
+		__acquire(&kept_lock);
+		valid = hmm_range_valid(&a->range);
+		spin_unlock(&kept_lock);
+	}
+	KUNIT_EXPECT_EQ(test, ret, 0);
+	KUNIT_EXPECT_TRUE(test, valid);
+}
+
 /* Passes if what is no range is refused, and what is one is registered. */
 static void bad_arguments(struct kunit *test)
 {
@@ -1160,6 +1188,7 @@ static struct kunit_case hmm_range_cases[] = {
 	KUNIT_CASE(populate_rounds),
 	KUNIT_CASE(own_events),
 	KUNIT_CASE(populate_is_bounded),
+	KUNIT_CASE(commit_keeps_lock),
 	KUNIT_CASE(bad_arguments),
 	{}
 };
