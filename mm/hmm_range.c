@@ -125,10 +125,15 @@ EXPORT_SYMBOL_GPL(hmm_tracker_register);
  * @tracker: registered; must be unregistered once
  *
  * Tasks that wait in a call on the tracker return -ECANCELED when the invalidations that
- * they wait for end, or at their time-out. Later calls return it at once, as long as the
- * driver keeps the memory of the tracker. After the last commit function, the invalidate
- * callback is called once more: for the whole range, with MMU_NOTIFY_CLEAR, allowed to
- * block. From then on hmm_range_valid() is false.
+ * they wait for end, or at their time-out. Tasks that read pages do so at the next multiple
+ * of 16 MiB. Later calls return it at once, as long as the driver keeps the memory of the
+ * tracker. After the last commit function, the invalidate callback is called once more:
+ * for the whole range, with MMU_NOTIFY_CLEAR, allowed to block. From then on
+ * hmm_range_valid() is false.
+ *
+ * A page fault in progress is not interrupted. If its page comes from a server
+ * (userfaultfd, FUSE), this waits until the server answers, or the faulting task is killed,
+ * which a kernel thread cannot be.
  *
  * Context: process context. Sleeps until the calls in progress have returned, and then
  * until the running callbacks of the tracker have; it waits for no other callback, and
@@ -177,7 +182,7 @@ static unsigned long jiffies_until(unsigned long deadline)
 	return time_before(now, deadline) ? deadline - now : 0;
 }
 
-/* Rounds that never sleep see a signal only here. */
+/* Rounds and walks that never sleep see only here that they should end. */
 static int hmm_range_usable(struct hmm_tracker *tracker)
 {
 	if (READ_ONCE(tracker->closing))
@@ -241,9 +246,8 @@ static int hmm_range_walk(const struct hmm_range *range, unsigned long default_f
 	while (!ret && piece.start < range->end) {
 		piece.end = min(range->end - 1,
 				piece.start | (HMM_RANGE_PIECE - 1)) + 1;
-		ret = hmm_range_fault_unlocked(&piece);
-		if (!ret && fatal_signal_pending(current))
-			ret = -EINTR;
+		ret = hmm_range_fault_unlocked(&piece) ?:
+		      hmm_range_usable(to_tracker(range->notifier));
 		piece.hmm_pfns += (piece.end - piece.start) >> PAGE_SHIFT;
 		piece.start = piece.end;
 	}

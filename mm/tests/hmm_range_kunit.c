@@ -1099,6 +1099,51 @@ static void commit_keeps_lock(struct kunit *test)
 	KUNIT_EXPECT_TRUE(test, valid);
 }
 
+static int populate(void *data)
+{
+	struct sleeper *sleeper = data;
+	struct hmm_range range = sleeper->recorder->range;
+
+	WRITE_ONCE(sleeper->entered, true);
+	sleeper->result = hmm_range_populate(&range, NULL, LONG_MS);
+	complete(&sleeper->done);
+	return 0;
+}
+
+/*
+ * Passes if a task that reads a piece of memory when the tracker is unregistered (it
+ * sleeps there, for mmap_lock) does not go on with the next one.
+ */
+static void unregister_ends_a_walk(struct kunit *test)
+{
+	const unsigned long piece = 16UL << 20;	/* HMM_RANGE_PIECE */
+	struct sleeper populates, unregisters;
+	unsigned long pfns[2] = { };
+	struct recorder *a;
+	unsigned long addr;
+
+	addr = kunit_vm_mmap(test, NULL, 0, 2 * piece, PROT_READ,
+			     MAP_PRIVATE | MAP_ANONYMOUS, 0);
+	KUNIT_ASSERT_NE(test, addr, 0);
+	/* The last page of a piece, and the first one of the next. */
+	addr = ALIGN(addr + 1, piece) - PAGE_SIZE;
+	a = mortal_recorder_at(test, addr);
+	a->range.start = addr;
+	a->range.end = addr + 2 * PAGE_SIZE;
+	a->range.default_flags = HMM_PFN_REQ_FAULT;
+	a->range.hmm_pfns = pfns;
+
+	mmap_write_lock(current->mm);
+	KUNIT_EXPECT_TRUE(test, put_to_sleep(&populates, populate, a));
+	KUNIT_EXPECT_TRUE(test, put_to_sleep(&unregisters, sleep_in_unregister, a));
+	mmap_write_unlock(current->mm);
+	KUNIT_EXPECT_TRUE(test, wakes_up(&unregisters));
+	KUNIT_EXPECT_TRUE(test, wakes_up(&populates));
+	KUNIT_EXPECT_EQ(test, populates.result, -ECANCELED);
+	KUNIT_EXPECT_TRUE(test, pfns[0] & HMM_PFN_VALID);
+	KUNIT_EXPECT_EQ(test, pfns[1], 0);
+}
+
 /* Passes if what is no range is refused, and what is one is registered. */
 static void bad_arguments(struct kunit *test)
 {
@@ -1189,6 +1234,7 @@ static struct kunit_case hmm_range_cases[] = {
 	KUNIT_CASE(own_events),
 	KUNIT_CASE(populate_is_bounded),
 	KUNIT_CASE(commit_keeps_lock),
+	KUNIT_CASE(unregister_ends_a_walk),
 	KUNIT_CASE(bad_arguments),
 	{}
 };
