@@ -295,7 +295,8 @@ static int hmm_range_run(struct hmm_range *range, unsigned long default_flags,
 /**
  * hmm_range_wait_until_valid - wait until no invalidation of a range is in flight
  * @range: notifier is that of a registered tracker; notifier_seq is written
- * @timeout_ms: the longest wait, in milliseconds; 0: do not wait
+ * @timeout_ms: the longest wait, in milliseconds; 0: do not wait; UINT_MAX: the longest
+ *	that jiffies can count, 12 days or more
  *
  * For a driver that reads pages by means of its own. It waits for invalidations that
  * overlap the tracker, and for no others. After an error the range is not valid.
@@ -361,7 +362,7 @@ EXPORT_SYMBOL_GPL(hmm_range_snapshot);
  *	another round. Where it returns 0, it may keep the lock, which may be a spinlock.
  *	NULL: the caller does this after the return.
  * @timeout_ms: milliseconds after which no wait for invalidations goes on, and no other
- *	round starts; 0: one round, and no wait
+ *	round starts; 0: one round, and no wait; UINT_MAX: 12 days or more
  *
  * @timeout_ms does not bound the wait for mmap_lock, which a task that changes mappings
  * holds for as long as it takes, nor page faults, which may wait for a disk, a file server

@@ -1071,6 +1071,32 @@ static void populate_is_bounded(struct kunit *test)
 	KUNIT_EXPECT_LT(test, jiffies - before, LONG);
 }
 
+static int sleep_for_longest(void *data)
+{
+	struct sleeper *sleeper = data;
+	struct hmm_range range = sleeper->recorder->range;
+
+	WRITE_ONCE(sleeper->entered, true);
+	sleeper->result = hmm_range_wait_until_valid(&range, UINT_MAX);
+	complete(&sleeper->done);
+	return 0;
+}
+
+/* Passes if the longest time is not taken for none. */
+static void longest_wait(struct kunit *test)
+{
+	struct recorder *a = recorder_at(test, AT(0));
+	struct mmu_notifier_range range;
+	struct sleeper sleeper;
+
+	start(&range, AT(0), AT(0) + SIZE);
+	KUNIT_EXPECT_TRUE(test, put_to_sleep(&sleeper, sleep_for_longest, a));
+	KUNIT_EXPECT_FALSE(test, completion_done(&sleeper.done));
+	end(&range);
+	KUNIT_EXPECT_TRUE(test, wakes_up(&sleeper));
+	KUNIT_EXPECT_EQ(test, sleeper.result, 0);
+}
+
 static DEFINE_SPINLOCK(kept_lock);
 
 static int commit_and_keep(struct hmm_range *range) __acquires(&kept_lock)
@@ -1233,6 +1259,7 @@ static struct kunit_case hmm_range_cases[] = {
 	KUNIT_CASE(populate_rounds),
 	KUNIT_CASE(own_events),
 	KUNIT_CASE(populate_is_bounded),
+	KUNIT_CASE(longest_wait),
 	KUNIT_CASE(commit_keeps_lock),
 	KUNIT_CASE(unregister_ends_a_walk),
 	KUNIT_CASE(bad_arguments),
