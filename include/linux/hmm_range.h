@@ -86,10 +86,10 @@ int hmm_range_populate(struct hmm_range *range,
  * Drivers use only this, not mmu_interval_read_retry(): that relies on the seq being
  * set under the driver's lock, and a tracker's is set before its callback, without it.
  *
- * Context: under the lock that the tracker's invalidate callback takes. The answer is
- * true for as long as that is held: the CPU's page tables may change only after the
- * callback had the lock. Without it, true means nothing, and false is final.
- * mmap_lock does not matter.
+ * Context: under the lock that the tracker's invalidate callback takes. Ask once: true
+ * holds until the lock is dropped, even if a second call would return false, as the CPU's
+ * page tables may change only after the callback had the lock. Without the lock, true
+ * means nothing, and false is final. mmap_lock does not matter.
  * Return: true if the last call for @range returned 0 and nothing has hit the tracker
  * since. hmm_tracker_unregister() is a hit, too.
  */
