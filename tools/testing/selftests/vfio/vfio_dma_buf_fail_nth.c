@@ -355,6 +355,43 @@ TEST_F_TIMEOUT(fail_nth, ioas_map_file, 300)
 	EXPECT_GT(sweep(_metadata, self, map_file_step, map_file_undo), 0);
 }
 
+/* Several tables of small pages: the IOVA is not aligned as the BAR is. */
+#define LARGE		(8UL << 20)
+#define LARGE_IOVA	(IOVA + PAGE)
+
+static int map_large_step(FIXTURE_DATA(fail_nth) *self)
+{
+	return ioas_map_file(self->device.vfio.iommu, self->device.vfio.ioas, self->dmabuf, 0,
+			     LARGE, LARGE_IOVA, READ_WRITE);
+}
+
+/* Where mapping has failed, no table has a part of it: memory can be mapped there. */
+static void map_large_undo(struct __test_metadata *_metadata, FIXTURE_DATA(fail_nth) *self,
+			   int ret)
+{
+	int iommu = self->device.vfio.iommu, unmapped;
+	uint32_t ioas = self->device.vfio.ioas;
+
+	unmapped = ioas_unmap(iommu, ioas, LARGE_IOVA, LARGE);
+	EXPECT_TRUE(unmapped == (ret ? -ENOENT : 0) || (ret == -EFAULT && !unmapped))
+		TH_LOG("map %d, unmap %d", ret, unmapped);
+	ASSERT_EQ(ioas_map(iommu, ioas, (void *)self->memory, PAGE, LARGE_IOVA, READ_WRITE), 0);
+	self->memory[0]++;
+	edu_load(&self->device, MEMORY, 8);
+	edu_store(&self->device, LARGE_IOVA + 8, 8);
+	EXPECT_EQ(self->memory[1], self->memory[0]);
+	EXPECT_EQ(ioas_unmap(iommu, ioas, LARGE_IOVA, PAGE), 0);
+}
+
+TEST_F_TIMEOUT(fail_nth, ioas_map_tables, 300)
+{
+	ioas_start(_metadata, self);
+	close(self->dmabuf);
+	self->dmabuf = export_range(&self->vfio, RAM_BAR, 0, LARGE);
+	ASSERT_GE(self->dmabuf, 0);
+	EXPECT_GT(sweep(_metadata, self, map_large_step, map_large_undo), 0);
+}
+
 static void attach_ioas_undo(struct __test_metadata *_metadata, FIXTURE_DATA(fail_nth) *self,
 			     int ret)
 {
