@@ -94,7 +94,7 @@ static int iopt_dmabuf_map_range(struct iopt_area *area, struct iommu_domain *do
 				 unsigned long iova, phys_addr_t paddr, size_t len,
 				 int prot)
 {
-	size_t step = area->iopt->disable_large_pages ? PAGE_SIZE : len;
+	size_t step = READ_ONCE(area->iopt->disable_large_pages) ? PAGE_SIZE : len;
 	size_t done;
 	int rc;
 
@@ -104,6 +104,7 @@ static int iopt_dmabuf_map_range(struct iopt_area *area, struct iommu_domain *do
 			       GFP_KERNEL_ACCOUNT);
 		if (rc)
 			goto err_unmap;
+		cond_resched();
 	}
 	return 0;
 
@@ -151,7 +152,6 @@ static int iopt_dmabuf_map(struct iopt_pages *pages, struct iopt_area *area,
 		iova += len;
 		left -= len;
 		skip = 0;
-		cond_resched();
 	}
 	entry->mapped = true;
 	return 0;
