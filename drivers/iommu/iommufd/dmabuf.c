@@ -412,7 +412,8 @@ static int iopt_dmabuf_enable(struct iopt_pages *pages)
  * -EOVERFLOW: @start and @length overflow;
  * -EOPNOTSUPP: the exporter does not give out physical ranges;
  * -ENODEV: the buffer is revoked;
- * -EACCES: the buffer is read-only, and @writable is set;
+ * -EACCES: the file of @dmabuf is not open for reading, or @writable is set, and it is
+ * not open for writing or the exporter does not allow it;
  * -ENOMEM: out of memory; or what else the exporter's attach returns.
  */
 struct iopt_pages *iopt_alloc_dmabuf_pages(struct dma_buf *dmabuf, struct device *dev,
@@ -424,6 +425,9 @@ struct iopt_pages *iopt_alloc_dmabuf_pages(struct dma_buf *dmabuf, struct device
 	unsigned long end;
 	int rc;
 
+	if (!(dmabuf->file->f_mode & FMODE_READ) ||
+	    (writable && !(dmabuf->file->f_mode & FMODE_WRITE)))
+		return ERR_PTR(-EACCES);
 	if (!PAGE_ALIGNED(start) || !PAGE_ALIGNED(length))
 		return ERR_PTR(-EINVAL);
 	if (check_add_overflow(start, length, &end))

@@ -325,6 +325,24 @@ TEST_F(iommufd, read_only)
 	EXPECT_EQ(self->bar[MB / 8], word(1));
 }
 
+/* No mapping lets devices read what the descriptor cannot. */
+TEST_F(iommufd, write_only)
+{
+	struct vfio_region_dma_range range = { MB, PAGE };
+	int dmabuf = export_ranges(&self->ram, RAM_BAR, O_WRONLY, &range, 1);
+	int iommu = self->edu.vfio.iommu;
+	uint32_t ioas = self->edu.vfio.ioas;
+
+	ASSERT_GE(dmabuf, 0);
+	EXPECT_EQ(ioas_map_file(iommu, ioas, dmabuf, 0, PAGE, IOVA,
+				IOMMU_IOAS_MAP_READABLE), -EACCES);
+	EXPECT_EQ(ioas_map_file(iommu, ioas, dmabuf, 0, PAGE, IOVA,
+				IOMMU_IOAS_MAP_WRITEABLE), -EACCES);
+	EXPECT_EQ(map(self, dmabuf, 0, PAGE, IOVA), -EACCES);
+	EXPECT_EQ(unmap(self, IOVA, PAGE), -ENOENT);
+	close(dmabuf);
+}
+
 /* Memory, from udmabuf */
 
 static int new_udmabuf(int memfd, uint64_t size)
