@@ -13,10 +13,10 @@
  *   not live		not mapped by dma_buf_map_phys(), and no area is mapped in any
  *			domain
  *
- * They become live when they are created, or that fails, and after that only in
- * move_notify. Areas and domains come and go in either state; where the pages are
- * not live there is nothing to map and nothing to unmap, only domains to remember:
- * move_notify cannot look at an IOAS, whose locks come before the dma_resv.
+ * Creation makes them live or fails; later only move_notify changes it. Areas and
+ * domains come and go in either state; where the pages are not live there is nothing to
+ * map and nothing to unmap, only domains to remember: move_notify cannot look at an
+ * IOAS, whose locks come before the dma_resv.
  *
  * Locks. The state, and the areas' lists of domains, change under the buffer's
  * dma_resv and pages->mutex. io_pagetable.h has the order.
@@ -357,10 +357,10 @@ unsigned long iopt_dmabuf_addr_hint(struct iopt_pages *pages)
 }
 
 /*
- * Reports a range of an area as dirty. A walk of the dirty bits holds iova_rwsem, which
- * keeps away all that changes page tables but move_notify: it must not look at those of a
- * dma-buf, which may be freed under it. Devices may have written to any part of memory;
- * a device's own memory is not migrated through the IOMMU's dirty bits.
+ * Reports a range of an area as dirty, without a look at the page tables: a walk of the
+ * dirty bits holds iova_rwsem, but move_notify does not take that, and may free tables
+ * during the walk. Devices may have written to any part of memory. A device's own memory
+ * is not migrated by the IOMMU's dirty bits.
  */
 void iopt_dmabuf_record_dirty(struct iopt_pages *pages, struct iommu_dirty_bitmap *dirty,
 			      unsigned long iova, unsigned long length)
