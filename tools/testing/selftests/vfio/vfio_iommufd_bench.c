@@ -6,8 +6,9 @@
  *
  * Prints a line of JSON for each case, in nanoseconds: on a machine whose clock counts
  * instructions, that is what they are. Memory is by the page of 4 KiB. Each is the second
- * of two rounds. With the argument "address" only memory by its address is measured, which
- * a kernel without IOMMU_IOAS_MAP_FILE can do as well.
+ * of two rounds; each run of pages that are next to each other in memory is mapped by a
+ * call of its own, so their number is printed, too. With the argument "address" only memory
+ * by its address is measured, which a kernel without IOMMU_IOAS_MAP_FILE can do as well.
  */
 #include "vfio_ioas.h"
 
@@ -17,6 +18,10 @@
 #define HUGE	(2 * MB)
 #define SIZE	(32 * MB)
 #define IOVA	(1024 * MB)
+/* The number of a page's frame in its entry of pagemap. */
+#define FRAME	((1ULL << 55) - 1)
+/* More than the lists of free pages have in small pieces. */
+#define USED	(256 * MB)
 
 static struct vfio vfio;
 
@@ -60,10 +65,9 @@ static void one_round(void *p, int fd, uint64_t length, uint64_t *map, uint64_t 
 	*unmap = now() - start;
 }
 
-static void memory(const char *name, unsigned int flags, bool thp, bool by_file)
+/* A memfd that is filled, and mapped. */
+static int filled_memfd(const char *name, unsigned int flags, bool thp, char **map)
 {
-	double pages = SIZE / PAGE;
-	uint64_t map, unmap;
 	char *p;
 	int fd;
 
@@ -77,16 +81,70 @@ static void memory(const char *name, unsigned int flags, bool thp, bool by_file)
 	if (thp && madvise(p, SIZE, MADV_HUGEPAGE))
 		die("madvise");
 	memset(p, 1, SIZE);
+	*map = p;
+	return fd;
+}
 
+/*
+ * One whose pages are in order and next to each other, as far as that is possible.  Pages
+ * that were freed last are used first, in the reverse order: other memory takes those while
+ * the memfd is filled.
+ */
+static int fresh_memfd(const char *name, unsigned int flags, bool thp, char **map)
+{
+	void *used;
+	int fd;
+
+	write_file("/proc/sys/vm/nr_hugepages", "0");
+	sync();
+	write_file("/proc/sys/vm/drop_caches", "3");
+	write_file("/proc/sys/vm/compact_memory", "1");
+	used = mmap(NULL, USED, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (used == MAP_FAILED || madvise(used, USED, MADV_NOHUGEPAGE) ||
+	    madvise(used, USED, MADV_POPULATE_WRITE))
+		die("memory");
+	if (flags & MFD_HUGETLB)
+		write_file("/proc/sys/vm/nr_hugepages", "16");
+	fd = filled_memfd(name, flags, thp, map);
+	munmap(used, USED);
+	return fd;
+}
+
+/* Runs of pages that are next to each other in memory. */
+static unsigned int count_runs(const char *p)
+{
+	int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	static uint64_t entries[SIZE / PAGE];
+	unsigned int runs = 1;
+
+	if (fd < 0 || pread(fd, entries, sizeof(entries), (uintptr_t)p / PAGE * 8) !=
+	    sizeof(entries))
+		die("pagemap");
+	close(fd);
+	for (size_t i = 1; i < SIZE / PAGE; i++)
+		runs += (entries[i] & FRAME) != (entries[i - 1] & FRAME) + 1;
+	return runs;
+}
+
+static void memory(const char *name, unsigned int flags, bool thp, bool by_file)
+{
+	double pages = SIZE / PAGE;
+	uint64_t map, unmap;
+	unsigned int runs;
+	char *p;
+	int fd;
+
+	fd = fresh_memfd(name, flags, thp, &p);
+	runs = count_runs(p);
 	for (int round = 0; round < 2; round++)
 		one_round(p, -1, SIZE, &map, &unmap);
-	printf("{\"case\": \"%s-address\", \"map\": %.1f, \"unmap\": %.1f}\n", name,
-	       map / pages, unmap / pages);
+	printf("{\"case\": \"%s-address\", \"map\": %.1f, \"unmap\": %.1f, \"runs\": %u}\n",
+	       name, map / pages, unmap / pages, runs);
 	if (by_file) {
 		for (int round = 0; round < 2; round++)
 			one_round(NULL, fd, SIZE, &map, &unmap);
-		printf("{\"case\": \"%s-file\", \"map\": %.1f, \"unmap\": %.1f}\n", name,
-		       map / pages, unmap / pages);
+		printf("{\"case\": \"%s-file\", \"map\": %.1f, \"unmap\": %.1f, "
+		       "\"runs\": %u}\n", name, map / pages, unmap / pages, runs);
 	}
 	fflush(stdout);
 	munmap(p, SIZE);
@@ -128,7 +186,6 @@ int main(int argc, char **argv)
 {
 	bool by_file = argc < 2 || strcmp(argv[1], "address");
 
-	write_file("/proc/sys/vm/nr_hugepages", "16");
 	write_file("/sys/kernel/mm/transparent_hugepage/shmem_enabled", "advise");
 	vfio_get(&vfio, RAM, CDEV);
 	memory("small", 0, false, by_file);
