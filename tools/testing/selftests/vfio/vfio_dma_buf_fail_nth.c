@@ -376,8 +376,7 @@ static void map_large_undo(struct __test_metadata *_metadata, FIXTURE_DATA(fail_
 	EXPECT_TRUE(unmapped == (ret ? -ENOENT : 0) || (ret == -EFAULT && !unmapped))
 		TH_LOG("map %d, unmap %d", ret, unmapped);
 	ASSERT_EQ(ioas_map(iommu, ioas, (void *)self->memory, PAGE, LARGE_IOVA, READ_WRITE), 0);
-	self->memory[0]++;
-	edu_load(&self->device, MEMORY, 8);
+	self->memory[1] = 0;
 	edu_store(&self->device, LARGE_IOVA + 8, 8);
 	EXPECT_EQ(self->memory[1], self->memory[0]);
 	EXPECT_EQ(ioas_unmap(iommu, ioas, LARGE_IOVA, PAGE), 0);
@@ -389,6 +388,9 @@ TEST_F_TIMEOUT(fail_nth, ioas_map_tables, 300)
 	close(self->dmabuf);
 	self->dmabuf = export_range(&self->vfio, RAM_BAR, 0, LARGE);
 	ASSERT_GE(self->dmabuf, 0);
+	/* The device has the word from here on. */
+	self->memory[0] = 0x1122334455667788;
+	edu_load(&self->device, MEMORY, 8);
 	EXPECT_GT(sweep(_metadata, self, map_large_step, map_large_undo), 0);
 }
 
