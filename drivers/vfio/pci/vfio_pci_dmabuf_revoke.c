@@ -361,14 +361,13 @@ int vfio_pci_dma_bufs_wait_busy(struct vfio_pci_dma_bufs *bufs, const atomic_t *
 int vfio_pci_dma_buf_disable(struct vfio_pci_core_device *vdev, enum vfio_pci_revoke_wait how)
 {
 	struct vfio_pci_dma_bufs *bufs = vdev->dma_bufs;
-	unsigned long start = jiffies;
 	int ret;
 
 	if (!bufs)
 		return 0;
 	atomic_inc(&bufs->nr_disabling);
 	vfio_pci_dma_bufs_change(bufs, 0, VFIO_PCI_REVOKED_DISABLED);
-	ret = vfio_pci_dma_bufs_wait(bufs, &bufs->nr_busy, start, how);
+	ret = vfio_pci_dma_bufs_wait(bufs, &bufs->nr_busy, jiffies, how);
 	if (ret)
 		atomic_dec(&bufs->nr_disabling);
 	return ret;
@@ -481,10 +480,9 @@ int vfio_pci_dma_buf_wait_set(struct vfio_pci_dma_bufs *busy, unsigned long star
 void vfio_pci_dma_buf_revoke(struct vfio_pci_core_device *vdev, unsigned int cause)
 {
 	struct vfio_pci_dma_bufs *bufs = vdev->dma_bufs;
-	unsigned long start = jiffies;
 
 	if (bufs && !(vfio_pci_dma_bufs_change(bufs, 0, cause) & VFIO_PCI_REVOKED_CLOSED))
-		vfio_pci_dma_bufs_wait(bufs, &bufs->nr_busy, start, VFIO_PCI_WAIT_BOUNDED);
+		vfio_pci_dma_bufs_wait(bufs, &bufs->nr_busy, jiffies, VFIO_PCI_WAIT_BOUNDED);
 }
 
 /* A reset from outside is over.  memory_lock must not be acquired here either. */
@@ -578,7 +576,6 @@ void vfio_pci_dma_buf_disable_decode(struct vfio_pci_core_device *vdev)
 int vfio_pci_dma_buf_request(struct vfio_pci_dma_buf *buf)
 {
 	struct vfio_pci_dma_bufs *bufs = buf->bufs;
-	unsigned long start = jiffies;
 	int ret = 0;
 
 	mutex_lock(&bufs->lock);
@@ -587,5 +584,5 @@ int vfio_pci_dma_buf_request(struct vfio_pci_dma_buf *buf)
 	else
 		vfio_pci_dma_buf_update(buf, VFIO_PCI_REVOKED_REQUEST);
 	mutex_unlock(&bufs->lock);
-	return ret ?: vfio_pci_dma_bufs_wait(bufs, &buf->nr_busy, start, VFIO_PCI_WAIT_CALL);
+	return ret ?: vfio_pci_dma_bufs_wait(bufs, &buf->nr_busy, jiffies, VFIO_PCI_WAIT_CALL);
 }
