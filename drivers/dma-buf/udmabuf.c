@@ -113,7 +113,8 @@ struct udmabuf_user {
  * @node: in udmabuf_buffers, under udmabuf_lock
  * @user: the user that it counts for
  * @pinned: the pages that it counts for: of each folio all pages, or as many as are
- *	listed of the folio if that is more; immutable once the dma-buf exists
+ *	listed of the folio if that is more, or if it is hugetlb's; immutable once the
+ *	dma-buf exists
  * @pid: creator's thread group, in the initial PID namespace
  * @comm: creator's name
  */

@@ -408,16 +408,25 @@ struct sleeper {
 	struct completion done;
 };
 
-static int sleep_until_valid(void *data)
+static int sleep_for(struct sleeper *sleeper, unsigned int timeout_ms)
 {
-	struct sleeper *sleeper = data;
 	/* Of its own: the recorder may be freed as soon as its tracker is unregistered. */
 	struct hmm_range range = sleeper->recorder->range;
 
 	WRITE_ONCE(sleeper->entered, true);
-	sleeper->result = hmm_range_wait_until_valid(&range, LONG_MS);
+	sleeper->result = hmm_range_wait_until_valid(&range, timeout_ms);
 	complete(&sleeper->done);
 	return 0;
+}
+
+static int sleep_until_valid(void *data)
+{
+	return sleep_for(data, LONG_MS);
+}
+
+static int sleep_for_longest(void *data)
+{
+	return sleep_for(data, UINT_MAX);
 }
 
 static int sleep_in_read_begin(void *data)
@@ -1069,17 +1078,6 @@ static void populate_is_bounded(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, a->commits, 0);
 	end(&range);
 	KUNIT_EXPECT_LT(test, jiffies - before, LONG);
-}
-
-static int sleep_for_longest(void *data)
-{
-	struct sleeper *sleeper = data;
-	struct hmm_range range = sleeper->recorder->range;
-
-	WRITE_ONCE(sleeper->entered, true);
-	sleeper->result = hmm_range_wait_until_valid(&range, UINT_MAX);
-	complete(&sleeper->done);
-	return 0;
 }
 
 /* Passes if the longest time is not taken for none. */
