@@ -185,8 +185,9 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 
 #define COUNTERS	0x10000
 
+/* Nothing here reads them: without volatile, the compiler drops them. */
 __attribute__((section("__libfuzzer_extra_counters")))
-static uint8_t counters[COUNTERS];
+static volatile uint8_t counters[COUNTERS];
 
 /* Whether, not how often: loops make no program interesting. */
 static void count(unsigned long what)
