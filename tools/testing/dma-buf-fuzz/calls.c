@@ -478,6 +478,17 @@ static void run_feature(const uint16_t *arg)
 		     arg[1] >> 8 & 63);
 }
 
+/* Where the device's regions are: asking each time may fail, as a call is told to. */
+static off_t regions[VFIO_PCI_NUM_REGIONS];
+
+static void region_rw(unsigned int region, uint64_t offset, void *data, size_t size, bool write)
+{
+	if (write)
+		pwrite(vfio.fd, data, size, regions[region] + offset);
+	else
+		pread(vfio.fd, data, size, regions[region] + offset);
+}
+
 static void run_config(const uint16_t *arg)
 {
 	static const uint16_t places[] = {
@@ -486,9 +497,9 @@ static void run_config(const uint16_t *arg)
 	};
 	uint32_t value = arg[2] | (uint32_t)arg[4] << 16;
 
-	vfio_region_rw(&vfio, VFIO_PCI_CONFIG_REGION_INDEX,
-		       arg[0] & 0x8000 ? arg[0] % 4200 : CHOOSE(places, arg[0]), &value,
-		       1 << arg[1] % 3, !(arg[3] & 1));
+	region_rw(VFIO_PCI_CONFIG_REGION_INDEX,
+		  arg[0] & 0x8000 ? arg[0] % 4200 : CHOOSE(places, arg[0]), &value,
+		  1 << arg[1] % 3, !(arg[3] & 1));
 }
 
 /* As the owner of a device would: memory decode off or on. */
@@ -496,7 +507,7 @@ static void run_memory(const uint16_t *arg)
 {
 	uint16_t command = PCI_COMMAND_MASTER | (arg[0] & 1 ? PCI_COMMAND_MEMORY : 0);
 
-	vfio_region_rw(&vfio, VFIO_PCI_CONFIG_REGION_INDEX, PCI_COMMAND, &command, 2, true);
+	region_rw(VFIO_PCI_CONFIG_REGION_INDEX, PCI_COMMAND, &command, 2, true);
 }
 
 /* D0 to D3, where the device has power management. */
@@ -505,23 +516,22 @@ static void run_power(const uint16_t *arg)
 	uint16_t state = arg[0] & 3;
 
 	if (power)
-		vfio_region_rw(&vfio, VFIO_PCI_CONFIG_REGION_INDEX, power + PCI_PM_CTRL,
-			       &state, 2, true);
+		region_rw(VFIO_PCI_CONFIG_REGION_INDEX, power + PCI_PM_CTRL, &state, 2, true);
 }
 
 static void run_region(const uint16_t *arg)
 {
 	char data[64] = "";
 
-	vfio_region_rw(&vfio, arg[0] % VFIO_PCI_NUM_REGIONS, CHOOSE(offsets, arg[1]), data,
-		       arg[2] % sizeof(data), arg[3] & 1);
+	region_rw(arg[0] % VFIO_PCI_NUM_REGIONS, CHOOSE(offsets, arg[1]), data,
+		  arg[2] % sizeof(data), arg[3] & 1);
 }
 
 static void run_map_bar(const uint16_t *arg)
 {
 	mmap(slot(arg[0]), map_size(arg[1]), PROT_READ | PROT_WRITE,
 	     MAP_SHARED | MAP_FIXED, vfio.fd,
-	     vfio_region_offset(&vfio, RAM_BAR) + (off_t)CHOOSE(offsets, arg[2]));
+	     regions[RAM_BAR] + (off_t)CHOOSE(offsets, arg[2]));
 }
 
 static void run_reset(const uint16_t *arg)
@@ -676,6 +686,8 @@ void fuzz_open(void)
 		die("/dev/udmabuf, /dev/dri/card0");
 	open_device();
 	power = vfio_capability(&vfio, PCI_CAP_ID_PM);
+	for (unsigned int i = 0; i <= VFIO_PCI_CONFIG_REGION_INDEX; i++)
+		regions[i] = vfio_region_offset(&vfio, i);
 	sigaction(SIGSEGV, &action, NULL);
 	sigaction(SIGBUS, &action, NULL);
 	memset(fds, -1, sizeof(fds));
