@@ -16,7 +16,7 @@ help:
 	@echo "              (MINUTES=10: how long it is stressed)"
 	@echo "make stress   that stress on the debug kernel, preemptible (MINUTES=10)"
 	@echo "make fuzz     programs of calls, guided by coverage (MINUTES=10)"
-	@echo "make coverage which of our functions the tests and the fuzzer reach: out/coverage.md"
+	@echo "make coverage which of our functions make check has reached: out/coverage.md"
 	@echo "make kernel   both kernels, plain and debug"
 	@echo "make shell    a shell in a virtual machine (KERNEL=plain or debug)"
 	@echo "make lint     checkpatch, sparse, W=1, kernel-doc and script checks"
@@ -71,8 +71,7 @@ fuzz: tree
 	@scripts/build debug
 	@scripts/fuzz $(MINUTES)
 
-coverage: tree
-	@scripts/build coverage
+coverage:
 	@scripts/fuzz --coverage
 
 KERNEL ?= plain

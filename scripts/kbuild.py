@@ -65,7 +65,7 @@ def make(source, out, *goals, cross=""):
             f"-j{os.cpu_count()}", *goals]
 
 
-# Of whose functions "make coverage" tells which have run,
+# Of whose functions "make coverage" tells which have run, on the debug kernel,
 OURS = ("udmabuf", "pfn_runs", "dma-buf-mapping", "vfio_pci_dmabuf",
         "vfio_pci_dmabuf_revoke", "vfio_pci_dmabuf_notify", "dmabuf", "hmm_range")
 # and what else the fuzzer looks for ways through.
@@ -75,10 +75,10 @@ NEIGHBOURS = ("dma-buf", "memfd", "gup", "hmm", "mmu_notifier", "vfio_pci_core",
 
 def covered(kernel):
     """What make needs to be told to have the coverage of these objects."""
-    gcov = OURS if kernel == "coverage" else ()
-    kcov = OURS + NEIGHBOURS if kernel in ("debug", "coverage") else ()
-    return [*(f"GCOV_PROFILE_{name}.o=y" for name in gcov),
-            *(f"KCOV_INSTRUMENT_{name}.o=y" for name in kcov)]
+    if kernel != "debug":
+        return []
+    return [*(f"GCOV_PROFILE_{name}.o=y" for name in OURS),
+            *(f"KCOV_INSTRUMENT_{name}.o=y" for name in OURS + NEIGHBOURS)]
 
 
 def objects(names, tree):

@@ -20,6 +20,7 @@ MAINLINE = BUILD / "mainline"   # Debian's linux-source-7.3, to measure against
 LOGS = BUILD / "logs"
 ACCELERATOR = BUILD / "accelerator"     # what scripts/vm has found to work
 TRIXIE = BUILD / "trixie"   # a root of Debian 13, from scripts/trixie
+COUNTERS = BUILD / "coverage"   # of the last "make check": a directory for each machine
 OUT = ROOT / "out"
 
 # What our Makefile was called with (W=, V=) would mean something else to the kernel's.
