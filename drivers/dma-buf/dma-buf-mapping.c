@@ -15,12 +15,7 @@
 #include <linux/pci.h>
 #include <linux/scatterlist.h>
 
-/*
- * What one mapping may take: a list of ranges may name a BAR again and again, and each time
- * costs page table entries and entries of the scatterlist.  Whole BARs can always be
- * mapped; the segments are enough for 64 GiB in pieces of 64 KiB.
- */
-#define MMIO_MAX_SIZE		(64ULL * SZ_1G)
+/* What one mapping may take: enough for 64 GiB in pieces of 64 KiB. */
 #define MMIO_MAX_SEGMENTS	(1024 * 1024)
 
 enum { MMIO_PATH_HOST_BRIDGE, MMIO_PATH_BUS };
@@ -173,27 +168,13 @@ static int mmio_fill_sgt(struct mmio_map *map)
 	return 0;
 }
 
-/* Whether what is mapped at once stays within bounds. */
-static bool mmio_fits(struct pci_dev *provider, const struct dma_buf_phys_range *ranges,
-		      u32 nr)
-{
-	u64 limit = MMIO_MAX_SIZE, size = 0;
-
-	for (int bar = 0; bar < PCI_STD_NUM_BARS; bar++)
-		limit = max_t(u64, limit, pci_resource_len(provider, bar));
-	for (u32 i = 0; i < nr; i++)
-		if (check_add_overflow(size, ranges[i].len, &size) || size > limit)
-			return false;
-	return true;
-}
-
 /**
  * dma_buf_map_mmio() - map ranges of a PCI device's BARs for another device's DMA
  * @provider: the device that has the BARs
  * @dev: the device that does the DMA
  * @path: what dma_buf_mmio_path() returned for the two
- * @ranges: in the BARs, page-aligned; they may overlap. The caller keeps the array until
- *	dma_buf_unmap_mmio()
+ * @ranges: in the BARs, page-aligned; they may overlap. The caller bounds their sum, which
+ *	costs page tables, and keeps the array until dma_buf_unmap_mmio()
  * @nr: number of @ranges, at least 1
  * @dir: direction of the DMA
  *
@@ -202,7 +183,7 @@ static bool mmio_fits(struct pci_dev *provider, const struct dma_buf_phys_range 
  *
  * Context: may sleep.
  * Return: the scatterlist, which dma_buf_unmap_mmio() frees, or
- * * -E2BIG - above 64 GiB and the largest BAR, or above a million segments
+ * * -E2BIG - above a million segments
  * * -EIO - the DMA API cannot map a range
  * * -ENOMEM - out of memory
  * * -ERANGE - @dev cannot address a range
@@ -214,8 +195,6 @@ struct sg_table *dma_buf_map_mmio(struct pci_dev *provider, struct device *dev, 
 	struct mmio_map *map;
 	int ret;
 
-	if (!mmio_fits(provider, ranges, nr))
-		return ERR_PTR(-E2BIG);
 	map = kvzalloc(struct_size(map, addr, nr), GFP_KERNEL_ACCOUNT);
 	if (!map)
 		return ERR_PTR(-ENOMEM);

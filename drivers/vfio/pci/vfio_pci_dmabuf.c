@@ -9,6 +9,7 @@
 #include <linux/dma-resv.h>
 #include <linux/module.h>
 #include <linux/pagemap.h>
+#include <linux/sizes.h>
 #include <linux/vfio.h>
 #include <linux/vgaarb.h>
 
@@ -19,6 +20,8 @@ MODULE_IMPORT_NS(DMA_BUF);
 
 /* As many as fit in a megabyte: more than a BAR has uses. */
 #define VFIO_PCI_DMA_BUF_MAX_RANGES	65536
+/* And of a size that takes an importer seconds at most; a whole BAR may be larger. */
+#define VFIO_PCI_DMA_BUF_MAX_SIZE	(64ULL * SZ_1G)
 
 /*
  * Refuses importers that can't do peer-to-peer, or have no move_notify: peer2peer is set only
@@ -80,16 +83,21 @@ static struct sg_table *vfio_pci_dma_buf_map(struct dma_buf_attachment *attach,
 		return ERR_PTR(ret);
 	sgt = dma_buf_map_mmio(buf->bufs->pdev, attach->dev, priv->path, buf->ranges,
 			       buf->nr_ranges, dir);
-	if (!IS_ERR(sgt))
+	if (!IS_ERR(sgt)) {
 		vfio_pci_dma_buf_mapped(buf, priv);
+		buf->nr_tables++;
+	}
 	return sgt;
 }
 
 static void vfio_pci_dma_buf_unmap(struct dma_buf_attachment *attach, struct sg_table *sgt,
 				   enum dma_data_direction dir)
 {
+	struct vfio_pci_dma_buf *buf = attach->dmabuf->priv;
+
 	dma_buf_unmap_mmio(sgt, dir);
-	vfio_pci_dma_buf_unmapped(attach->dmabuf->priv, attach->priv);
+	buf->nr_tables--;
+	vfio_pci_dma_buf_unmapped(buf, attach->priv);
 }
 
 static int vfio_pci_dma_buf_map_phys(struct dma_buf_attachment *attach,
@@ -198,6 +206,10 @@ static void vfio_pci_dma_buf_release(struct dma_buf *dmabuf)
 {
 	struct vfio_pci_dma_buf *buf = dmabuf->priv;
 
+	/* Nobody has it mapped, but a device may still be at work: the buffer stays busy. */
+	if (atomic_read(&buf->nr_busy))
+		dma_resv_wait_timeout(dmabuf->resv, DMA_RESV_USAGE_BOOKKEEP, false,
+				      MAX_SCHEDULE_TIMEOUT);
 	vfio_pci_dma_buf_withdraw(buf);
 	vfio_pci_dma_bufs_put(buf->bufs);
 	kvfree(buf);
@@ -223,6 +235,8 @@ static int vfio_pci_dma_buf_add_ranges(struct vfio_pci_dma_buf *buf, u64 *size,
 				       const struct resource *bar,
 				       const struct vfio_region_dma_range *ranges, u32 nr)
 {
+	/* A BAR may be named again and again, and costs an importer page tables each time. */
+	u64 limit = max_t(u64, VFIO_PCI_DMA_BUF_MAX_SIZE, resource_size(bar));
 	struct dma_buf_phys_range *last = NULL;
 
 	for (u32 i = 0; i < nr; i++) {
@@ -234,7 +248,7 @@ static int vfio_pci_dma_buf_add_ranges(struct vfio_pci_dma_buf *buf, u64 *size,
 			return -EOVERFLOW;
 		if (end > resource_size(bar))
 			return -EINVAL;
-		if (check_add_overflow(*size, len, size) || *size > SSIZE_MAX)
+		if (check_add_overflow(*size, len, size) || *size > limit)
 			return -EOVERFLOW;
 
 		if (last && last->paddr + last->len == bar->start + offset) {

@@ -46,8 +46,9 @@ struct vfio_pci_dma_bufs {
  * @registered: the device, while the buffer holds a registration of it, and its memory decode
  *	with the VGA arbiter; changed by xchg()
  * @causes: why it is revoked; 0: it is live. Changed under @bufs->lock and dma_resv
- * @nr_maps: mappings by importers; under dma_resv
- * @nr_busy: @nr_maps, and 1 while @fence is pending or not known
+ * @nr_tables: mappings by importers whose devices may still be at work after unmapping, until
+ *	fences signal; not those of physical ranges. Under dma_resv
+ * @nr_busy: all mappings, and 1 while @fence is pending or not known
  * @fence: what the importers' devices were doing when the buffer was revoked last; NULL:
  *	nothing; ERR_PTR(-ENOMEM): not known yet. Under @bufs->lock
  * @signaled: callback of @fence
@@ -61,7 +62,7 @@ struct vfio_pci_dma_buf {
 	struct dma_buf *dmabuf;
 	struct vfio_device *registered;
 	unsigned int causes;
-	unsigned int nr_maps;
+	unsigned int nr_tables;
 	atomic_t nr_busy;
 	struct dma_fence *fence;
 	struct dma_fence_cb signaled;

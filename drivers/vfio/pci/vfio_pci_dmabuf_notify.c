@@ -76,8 +76,10 @@ static struct vfio_pci_dma_bufs *vfio_pci_dma_bufs_find_busy(struct pci_dev *par
 	return busy;
 }
 
-static void vfio_pci_dma_bufs_wait_all(struct pci_dev *parent, unsigned long start)
+/* The time begins now: not before the importers' callbacks, nor the wait for a lock. */
+static void vfio_pci_dma_bufs_wait_all(struct pci_dev *parent)
 {
+	unsigned long start = jiffies;
 	struct vfio_pci_dma_bufs *bufs, *late = NULL;
 
 	while (!late && (bufs = vfio_pci_dma_bufs_find_busy(parent))) {
@@ -98,8 +100,6 @@ static void vfio_pci_dma_bufs_wait_all(struct pci_dev *parent, unsigned long sta
 
 void vfio_pci_dma_buf_parent_reset(struct pci_dev *parent, unsigned long event)
 {
-	unsigned long start = jiffies;
-
 	if (!parent->is_physfn)
 		return;
 	mutex_lock(&vfio_pci_devices_lock);
@@ -113,7 +113,7 @@ void vfio_pci_dma_buf_parent_reset(struct pci_dev *parent, unsigned long event)
 	}
 	mutex_unlock(&vfio_pci_devices_lock);
 	if (event == PCI_RESET_PREPARE)
-		vfio_pci_dma_bufs_wait_all(parent, start);
+		vfio_pci_dma_bufs_wait_all(parent);
 }
 
 static int vfio_pci_reset_notify(struct notifier_block *nb, unsigned long event, void *data)
@@ -134,7 +134,6 @@ static int vfio_pci_sleep_notify(struct notifier_block *nb, unsigned long event,
 {
 	bool sleeps = event == PM_SUSPEND_PREPARE || event == PM_HIBERNATION_PREPARE ||
 		      event == PM_RESTORE_PREPARE;
-	unsigned long start = jiffies;
 
 	mutex_lock(&vfio_pci_devices_lock);
 	vfio_pci_sleeps = sleeps;
@@ -144,7 +143,7 @@ static int vfio_pci_sleep_notify(struct notifier_block *nb, unsigned long event,
 		vfio_pci_dma_bufs_change_all(NULL, VFIO_PCI_REVOKED_SUSPEND, 0);
 	mutex_unlock(&vfio_pci_devices_lock);
 	if (sleeps)
-		vfio_pci_dma_bufs_wait_all(NULL, start);
+		vfio_pci_dma_bufs_wait_all(NULL);
 	return NOTIFY_OK;
 }
 

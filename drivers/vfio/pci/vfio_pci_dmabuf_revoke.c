@@ -152,7 +152,6 @@ void vfio_pci_dma_buf_mapped(struct vfio_pci_dma_buf *buf, struct vfio_pci_dma_a
 {
 	dma_resv_assert_held(buf->dmabuf->resv);
 
-	buf->nr_maps++;
 	attach->nr_maps++;
 	vfio_pci_dma_buf_get_busy(buf);
 }
@@ -162,7 +161,6 @@ void vfio_pci_dma_buf_unmapped(struct vfio_pci_dma_buf *buf, struct vfio_pci_dma
 	dma_resv_assert_held(buf->dmabuf->resv);
 
 	attach->nr_maps--;
-	buf->nr_maps--;
 	vfio_pci_dma_buf_put_busy(buf);
 }
 
@@ -202,20 +200,20 @@ static void vfio_pci_dma_buf_get_fence(struct vfio_pci_dma_buf *buf)
 
 /*
  * All under dma_resv, as map and fault are: they come before, and are undone here, or see the
- * buffer revoked.  Fences say something about DMA only if a device has the buffer mapped; one of
- * an earlier revocation counts until it signals.
+ * buffer revoked.  Fences say something about DMA only if an importer has a scatterlist of the
+ * buffer; one of an earlier revocation counts until it signals.
  */
 static void vfio_pci_dma_buf_update(struct vfio_pci_dma_buf *buf, unsigned int cause)
 {
-	bool was_live, was_mapped, hold;
+	bool was_live, has_fences, hold;
 
 	lockdep_assert_held(&buf->bufs->lock);
 
 	dma_resv_lock(buf->dmabuf->resv, NULL);
 	was_live = !buf->causes;
-	was_mapped = buf->nr_maps;
+	has_fences = buf->nr_tables;
 	/* Busy until the fences count.  On close, put_busy() unregisters a buffer that is idle. */
-	hold = was_mapped || buf->bufs->causes & VFIO_PCI_REVOKED_CLOSED;
+	hold = has_fences || buf->bufs->causes & VFIO_PCI_REVOKED_CLOSED;
 	if (hold)
 		vfio_pci_dma_buf_get_busy(buf);
 	WRITE_ONCE(buf->causes, (buf->causes & VFIO_PCI_REVOKED_PERMANENTLY) |
@@ -223,7 +221,7 @@ static void vfio_pci_dma_buf_update(struct vfio_pci_dma_buf *buf, unsigned int c
 	if (was_live && buf->causes) {
 		unmap_mapping_range(file_inode(buf->dmabuf->file)->i_mapping, 0, 0, true);
 		dma_buf_move_notify(buf->dmabuf);
-		if (was_mapped)
+		if (has_fences)
 			vfio_pci_dma_buf_get_fence(buf);
 	} else if (!was_live && !buf->causes) {
 		dma_buf_move_notify(buf->dmabuf);
@@ -458,7 +456,7 @@ struct vfio_pci_dma_bufs *vfio_pci_dma_buf_disable_set(struct vfio_device_set *d
 	return busy;
 }
 
-/* @start: when the operation began.  Returns 0: try again; -EBUSY or -EINTR. */
+/* @start: when the importers were told first.  Returns 0: try again; -EBUSY or -EINTR. */
 int vfio_pci_dma_buf_wait_set(struct vfio_pci_dma_bufs *busy, unsigned long start)
 {
 	int ret = vfio_pci_dma_bufs_wait(busy, &busy->nr_busy, start, VFIO_PCI_WAIT_CALL);

@@ -487,6 +487,28 @@ TEST_F(timeout, fence_of_a_restored_buffer)
 	close(other);
 }
 
+/* Nor, after EBUSY, the fence of a buffer that nobody has any more. */
+TEST_F(timeout, fence_of_a_released_buffer)
+{
+	int other = importer_attach(self->edu, self->dmabuf, 0);
+	uint64_t start = milliseconds();
+
+	ASSERT_GE(other, 0);
+	ASSERT_EQ(importer_unmap(self->importer), 0);
+	ASSERT_EQ(importer_map(other), 0);
+	ASSERT_EQ(importer_fence(other, 5000), 0);
+	EXPECT_EQ(vfio_reset(&self->vfio), -EBUSY);
+	/* One of the two waits, this or the next reset. */
+	close(self->importer);
+	close(other);
+	close(self->dmabuf);
+	self->importer = -1;
+	self->dmabuf = -1;
+	while (vfio_reset(&self->vfio) == -EBUSY)
+		ASSERT_LT(milliseconds() - start, 5000 + BOUND_MS);
+	EXPECT_GE(milliseconds() - start, 4900);
+}
+
 /* An importer that unmaps in time, though late, holds nothing up for longer. */
 TEST_F(timeout, in_time)
 {

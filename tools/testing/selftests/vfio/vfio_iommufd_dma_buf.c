@@ -501,6 +501,23 @@ TEST_F(iommufd, device_reset)
 	EXPECT_TRUE(is_running(self));
 }
 
+/* Fences tell of devices with a scatterlist: where only iommufd maps, none is waited for. */
+TEST_F(iommufd, fence_of_another)
+{
+	int dmabuf = loop_start(_metadata, self), importer;
+	char name[16];
+
+	ASSERT_TRUE(device_find(REGISTERS, name));
+	device_bind(name, "dma_buf_test_importer");
+	importer = importer_attach(name, dmabuf, 0);
+	ASSERT_GE(importer, 0);
+	ASSERT_EQ(importer_fence(importer, 6000), 0);
+	EXPECT_EQ(vfio_reset(&self->ram), 0);
+	EXPECT_TRUE(is_running(self));
+	close(importer);
+	close(dmabuf);
+}
+
 TEST_F(iommufd, reset_from_outside)
 {
 	close(loop_start(_metadata, self));
