@@ -566,7 +566,7 @@ static int udmabuf_fill_sgt(const struct udmabuf *ub, struct sg_table *sgt,
 		nents = udmabuf_describe_cut(ub, *limits, NULL);
 	if (nents > INT_MAX)
 		return -ENOMEM;
-	ret = sg_alloc_table(sgt, nents, GFP_KERNEL);
+	ret = sg_alloc_table(sgt, nents, GFP_KERNEL_ACCOUNT);
 	if (ret)
 		return ret;
 	if (nents == ub->nr_runs)
@@ -597,7 +597,7 @@ static struct sg_table *udmabuf_map(struct dma_buf_attachment *attach,
 	if (ub->readonly && dir != DMA_TO_DEVICE)
 		return ERR_PTR(-EACCES);
 
-	m = kzalloc(sizeof(*m), GFP_KERNEL);
+	m = kzalloc(sizeof(*m), GFP_KERNEL_ACCOUNT);
 	if (!m)
 		return ERR_PTR(-ENOMEM);
 	m->dev = attach->dev;
@@ -1084,7 +1084,10 @@ static int udmabuf_pin_hold(struct udmabuf *ub, struct udmabuf_pinner *p)
 			udmabuf_next_range(p);
 			start = p->pos;
 			ret = udmabuf_pin_piece(ub, p, folios, bytes);
-			bytes -= p->pos - start;
+			/* A huge page may have been cleared for a part of it. */
+			if (ret > 0)
+				bytes -= min(bytes, max(p->pos - start,
+							folio_size(p->folios[ret - 1])));
 		}
 		folios -= max(ret, 0L);
 	}

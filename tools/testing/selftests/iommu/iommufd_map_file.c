@@ -6,6 +6,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -366,6 +367,55 @@ TEST_F(map_file, domains_come_and_go)
 		munmap(p, SIZE);
 		close(fd);
 	}
+}
+
+static long reserved_huge_pages(void)
+{
+	FILE *f = fopen("/sys/kernel/mm/hugepages/hugepages-2048kB/resv_hugepages", "r");
+	long n;
+
+	if (!f || fscanf(f, "%ld", &n) != 1)
+		ksft_exit_fail_msg("no huge pages of 2 MiB\n");
+	fclose(f);
+	return n;
+}
+
+struct truncation {
+	int fd;
+	volatile bool stop;
+};
+
+static void *truncate_again_and_again(void *data)
+{
+	struct truncation *truncation = data;
+
+	while (!truncation->stop)
+		if (ftruncate(truncation->fd, 0) || ftruncate(truncation->fd, SIZE))
+			ksft_exit_fail_msg("ftruncate: %s\n", strerror(errno));
+	return NULL;
+}
+
+/* What is reserved for an absent huge page is not given back twice. */
+TEST_F(map_file, truncated_meanwhile)
+{
+	struct truncation truncation = { memfd_create("iommufd", MFD_CLOEXEC | MFD_HUGETLB) };
+	long before = reserved_huge_pages();
+	pthread_t thread;
+	int mapped = 0;
+
+	ASSERT_EQ(ftruncate(truncation.fd, SIZE), 0);
+	ASSERT_EQ(pthread_create(&thread, NULL, truncate_again_and_again, &truncation), 0);
+	for (int i = 0; i < 300; i++)
+		if (!map(&self->space, truncation.fd, 0, SIZE)) {
+			mapped++;
+			EXPECT_EQ(unmap(&self->space, IOVA, SIZE), 0);
+		}
+	truncation.stop = true;
+	pthread_join(thread, NULL);
+	EXPECT_EQ(ftruncate(truncation.fd, 0), 0);
+	EXPECT_GT(mapped, 0);
+	EXPECT_EQ(reserved_huge_pages(), before);
+	close(truncation.fd);
 }
 
 /*

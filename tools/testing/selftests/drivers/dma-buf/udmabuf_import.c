@@ -499,7 +499,7 @@ TEST_F(buffer, sync_while_imported)
 		EXPECT_TRUE(memfd_is(b, seed));
 	}
 
-	/* Reading and writing may nest, and end in any order. */
+	/* Brackets with no access in them may nest, and end in any order. */
 	EXPECT_EQ(sync_buffer(b->fd, DMA_BUF_SYNC_START | DMA_BUF_SYNC_READ), 0);
 	EXPECT_EQ(sync_buffer(b->fd, DMA_BUF_SYNC_START | DMA_BUF_SYNC_WRITE), 0);
 	EXPECT_EQ(sync_buffer(b->fd, DMA_BUF_SYNC_END | DMA_BUF_SYNC_READ), 0);
