@@ -26,6 +26,7 @@ help:
 	@echo "make series   mail-ready patches: out/series (V=2 for a second version)"
 	@echo "make bisect-check  each patch: builds, options, its tests; two hours, resumable"
 	@echo "              (W='SERIES/PATCH...' for some, ONLY=stage,stage: see scripts/bisect)"
+	@echo "make mutants  break one promise at a time: does a test notice? 30 minutes"
 	@echo "make cross    our objects compiled for arm64, 32-bit x86 and PREEMPT_RT"
 	@echo "make deb      packages for Debian: out/deb (CONFIG=small to try, or a file)"
 	@echo "make clean    remove build/ and out/"
@@ -86,13 +87,17 @@ lint: tree
 refresh:
 	@scripts/refresh $(P) $(F)
 
-.PHONY: series bisect-check cross deb
+.PHONY: series bisect-check mutants cross deb
 V ?= 1
 series: tree
 	@scripts/mail --version $(V)
 
 bisect-check: tree
 	@scripts/bisect $(if $(ONLY),--only $(ONLY)) $(W)
+
+mutants: tree
+	@scripts/build debug
+	@scripts/mutants $(W)
 
 cross: tree
 	@scripts/deps cross

@@ -43,6 +43,7 @@
  * @refuses: says no where it must not block
  * @stalls: callbacks wait for @go, each for one complete()
  * @go: lets them go on
+ * @stops: callers without a pause are to end
  * @commits: calls of its commit function
  * @busy: so many of them have the range hit first
  * @busy_event: by such an event, whose owner is the recorder
@@ -59,6 +60,7 @@ struct recorder {
 	bool refuses;
 	bool stalls;
 	struct completion go;
+	bool stops;
 	int commits;
 	int busy;
 	enum mmu_notifier_event busy_event;
@@ -845,10 +847,12 @@ static int snapshot_without_pause(void *data)
 		.hmm_pfns = pfns,
 	};
 
-	while (!kthread_should_stop()) {
+	/* All of them stop at once: one by one, each would wait for a turn of all others. */
+	while (!READ_ONCE(sleeper->recorder->stops)) {
 		hmm_range_snapshot(&range, NULL, 0);
 		cond_resched();
 	}
+	complete(&sleeper->done);
 	return 0;
 }
 
@@ -877,10 +881,9 @@ static void unregister_with_callers(struct kunit *test)
 	KUNIT_EXPECT_TRUE(test, woke);
 	if (woke)
 		KUNIT_EXPECT_EQ(test, look(a), -ECANCELED);
-	while (i--) {
-		kthread_stop(callers[i].task);
-		put_task_struct(callers[i].task);
-	}
+	WRITE_ONCE(a->stops, true);
+	while (i--)
+		KUNIT_EXPECT_TRUE(test, wakes_up(&callers[i]));
 	if (started && !woke)
 		wait_for_completion(&unregisters.done);
 }
