@@ -6,17 +6,22 @@ the name of its directory, and the name of the series that it is on top of.  The
 `series` in a directory has a line for each patch: its name, the files of ours that come
 with it, and, after the word "needs", the numbers of the patches that it does not apply
 or makes no sense without.  Lines that begin with white space continue the one before.
+
+In build/series.git each patch, with the files that it brings, is a commit on top of the
+patch before it or of the series that its own is on top of.  These commits have only the
+files that a patch changes, and so are made in a second or two.
 """
 
 import os
 import re
 import shutil
 import subprocess
-from pathlib import Path
+import tempfile
 
-from lab import BASE, ROOT, Failure
+from lab import BASE, BUILD, ROOT, Failure
 
 PATCHES = ROOT / "patches"
+GIT = BUILD / "series.git"
 # Where files of ours can be; everything else in the repository is not the kernel's.
 OURS = ("Documentation", "drivers", "include", "lib", "mm", "samples", "tools")
 
@@ -29,6 +34,7 @@ class Patch:
         self.path = PATCHES / name
         self.files = [word for word in words if word != "needs" and not word.isdigit()]
         self.needs = [word for word in words if word.isdigit()]
+        self.commit = None      # see commit_all()
         if not self.path.exists():
             raise Failure(f"patches/{os.path.dirname(name)}/series names "
                           f"{self.path.name}, which is not there")
@@ -37,6 +43,10 @@ class Patch:
     @property
     def paths(self):
         return re.findall(r"^\+\+\+ b/(\S+)", self.text, re.M)
+
+    @property
+    def names(self):
+        return [*self.files, *self.paths]
 
     @property
     def message(self):
@@ -69,6 +79,7 @@ class Series:
     def __init__(self, name, parent=None):
         self.name = name
         self.parent = parent
+        self.base = None        # the commit that it is on top of
         self.directory = PATCHES / name
         self.patches = [Patch(f"{name}/{words[0]}", words[1:])
                         for words in lines(self.directory / "series")]
@@ -107,54 +118,114 @@ def read():
     return patches_of(read_all())
 
 
-def below(one):
-    """The patches that a series is on top of, in order."""
-    return below(one.parent) + one.parent.patches if one.parent else []
+class Git:
+    """git on a repository of ours, with no configuration but its own."""
+
+    def __init__(self, directory=GIT, tree=None, index=None, **environment):
+        self.tree = tree
+        places = {"GIT_DIR": directory, "GIT_WORK_TREE": tree, "GIT_INDEX_FILE": index}
+        self.environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("GIT_")},
+            **{name: str(path) for name, path in places.items() if path},
+            "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull,
+            **{f"GIT_{role}_{what}": value for role in ("AUTHOR", "COMMITTER")
+               for what, value in (("NAME", "Nobody"), ("EMAIL", "nobody@localhost"),
+                                   ("DATE", "2000-01-01T00:00Z"))},
+            **environment}
+
+    def __call__(self, *words, **options):
+        result = subprocess.run(["git", *map(str, words)], cwd=self.tree, text=True,
+                                env=self.environment, capture_output=True, check=False, **options)
+        if result.returncode:
+            raise Failure(f"git {words[0]} said:\n{result.stdout}{result.stderr}")
+        return result.stdout
+
+    def names(self, *words):
+        """What a command lists: the names of files."""
+        return set(self(*words).splitlines())
 
 
-def copy(source, target):
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copy(source, target)
+def commit_all(every, more=(), **who):
+    """Makes a commit of each patch; returns those of the base and of the composed tree.
+
+    more: files that are to be in the commits beside those that a patch changes.
+    """
+    patches = patches_of(every)
+    names = {name for patch in patches for name in patch.names}.union(more)
+    if not GIT.exists():
+        Git()("init", "--quiet", "--bare", GIT)
+    with tempfile.TemporaryDirectory(dir=BUILD) as scratch:
+        index = f"{scratch}/index"
+        git = Git(index=index, **who)
+
+        def add(tree, files):
+            Git(tree=tree, index=index)("update-index", "--add", "--stdin", input="\n".join(files))
+
+        def lay(patch):
+            add(ROOT, patch.files)
+            if patch.paths:
+                try:
+                    git("apply", "--cached", "-C1", patch.path)
+                except Failure as failure:
+                    raise Failure(f"patches/{patch.name} does not apply: {failure}") from None
+
+        def commit(message, *parent):
+            return git("commit-tree", git("write-tree").strip(), *parent, input=message).strip()
+
+        add(BASE, [name for name in names if (BASE / name).exists()])
+        base = commit("base\n")
+        for one in every:
+            tip = one.base = one.parent.patches[-1].commit if one.parent else base
+            git("read-tree", tip)
+            for patch in one.patches:
+                lay(patch)
+                tip = patch.commit = commit(patch.log, "-p", tip)
+        git("read-tree", base)
+        for patch in patches:
+            lay(patch)
+        return base, commit("the tree\n", "-p", base)
 
 
-def place(name, stage, tree):
-    """Gives one file of a tree the contents of the stage or the base; tells if it had not."""
-    source = next((top / name for top in (stage, BASE) if (top / name).exists()), None)
-    target = tree / name
-    if (source.read_bytes() if source else None) == \
-       (target.read_bytes() if target.exists() else None):
-        return False
-    target.unlink(missing_ok=True)      # it may be a link to the base's
-    if source:
-        copy(source, target)
-    return True
+def diff(git, patch):
+    """What the commit of a patch does to files of the base."""
+    return git("diff", f"{patch.commit}~", patch.commit, "--", ".",
+               *(f":!{name}" for name in patch.files))
 
 
-def lay(patch, stage):
-    """Adds what a patch and its files do to the files under stage."""
-    for name in patch.files:
-        copy(ROOT / name, stage / name)
-    for name in patch.paths:
-        if not (stage / name).exists() and (BASE / name).exists():
-            copy(BASE / name, stage / name)
-    if not patch.paths:
-        return
-    result = subprocess.run(
-        ["patch", "-p1", "--forward", "--no-backup-if-mismatch", "--fuzz=2",
-         "--reject-file=-", "--directory", stage, "--input", patch.path],
-        text=True, errors="replace", stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, check=False)
-    if result.returncode:
-        where = "\n".join(line for line in result.stdout.splitlines()
-                          if re.match(r"patching|Hunk.*FAILED|can't find", line))
-        raise Failure(f"patches/{patch.name} does not apply:\n{where}")
+def track(tree, base, commit):
+    """git for a tree that is the base with the files of a commit; what these were before.
+
+    The index, in the tree, has what was composed there: "git diff" is what was edited since.
+    """
+    git = Git(tree=tree, index=tree / ".series-index")
+    had = git.names("ls-files")
+    entries = {line.partition("\t")[2]: line for of in (commit, base)
+               for line in git("ls-tree", "-r", of).splitlines()}
+    git("update-index", "--index-info", input="".join(
+        f"{line}\n" for name, line in entries.items() if name not in had))
+    return git, had
 
 
-def stage_all(patches, stage):
-    """Makes stage hold every file that differs from the base, and nothing else."""
-    shutil.rmtree(stage, ignore_errors=True)
-    os.makedirs(stage)
-    for patch in patches:
-        lay(patch, stage)
-    return sorted(str(path.relative_to(stage)) for path in Path(stage).rglob("*")
-                  if path.is_file())
+def checkout(tree, base, commit, discard=False):
+    """Makes a tree the base with the files of a commit; returns the files that it has to write.
+
+    Files that were edited since the tree was composed are a failure, or are overwritten.
+    """
+    git, had = track(tree, base, commit)
+    edited = git.names("diff", "--name-only", "--diff-filter=M") & \
+        git.names("diff", "--name-only", commit)
+    if edited and not discard:
+        raise Failure("edited in build/linux, and not in a patch yet:\n  "
+                      + "\n  ".join(sorted(edited))
+                      + "\nscripts/refresh turns the edits into patches, "
+                        "scripts/compose --discard drops them")
+    git("add", "--update")
+    changed = git.names("diff", "--cached", "--name-only", commit)
+    git("read-tree", "--reset", "-u", commit)
+    for name in had - git.names("ls-files"):
+        if (BASE / name).exists():
+            shutil.copy(BASE / name, tree / name)
+    if any("Kconfig" in name for name in changed):
+        for stamp in tree.glob("build-*/config.stamp"):     # to be configured again
+            stamp.unlink()
+    return changed
