@@ -9,34 +9,24 @@
 
 #include "init.h"
 
-static int run(const char *path)
-{
-	int status;
-	pid_t pid = fork();
-
-	if (!pid) {
-		int port = open("/dev/ttyS1", O_WRONLY);
-
-		if (port >= 0 && dup2(port, 1) >= 0 && dup2(port, 2) >= 0)
-			execl(path, path, NULL);
-		_exit(1);
-	}
-	return pid > 0 && waitpid(pid, &status, 0) == pid && WIFEXITED(status) ?
-	       WEXITSTATUS(status) : -1;
-}
-
 int main(void)
 {
-	int module = open("/vgem.ko", O_RDONLY);
+	int status;
 
+	setlinebuf(stdout);
 	mount_at("/dev", "devtmpfs");
 	mount_at("/proc", "proc");
 	mount_at("/sys", "sysfs");
 	mount_at("/sys/kernel/debug", "debugfs");
-	if (module < 0 || syscall(SYS_finit_module, module, "", 0))
-		fail("vgem.ko");
-	close(module);
-	check(!run("/udmabuf_bench"), "the benchmark");
-	puts("the benchmark is done");
-	end_machine();
+	if (syscall(SYS_finit_module, open("/vgem.ko", O_RDONLY), "", 0))
+		err(1, "vgem.ko");
+	if (!fork()) {
+		dup2(open("/dev/ttyS1", O_WRONLY), 1);
+		dup2(1, 2);
+		execl("/udmabuf_bench", "udmabuf_bench", NULL);
+		_exit(1);
+	}
+	if (wait(&status) < 0 || status)
+		errx(1, "the benchmark's status is %x", status);
+	return end_machine("the benchmark is done");
 }
