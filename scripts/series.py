@@ -35,36 +35,14 @@ class Patch:
         self.files = [word for word in words if word != "needs" and not word.isdigit()]
         self.needs = [word for word in words if word.isdigit()]
         self.commit = None      # see commit_all()
-        if not self.path.exists():
-            raise Failure(f"patches/{os.path.dirname(name)}/series names "
-                          f"{self.path.name}, which is not there")
         self.text = self.path.read_text()
-
-    @property
-    def paths(self):
-        return re.findall(r"^\+\+\+ b/(\S+)", self.text, re.M)
-
-    @property
-    def names(self):
-        return [*self.files, *self.paths]
-
-    @property
-    def message(self):
-        """What stands before the first hunk: subject and description."""
-        return re.split(r"^(?:diff --git|---) ", self.text, maxsplit=1,
-                        flags=re.M)[0]
-
-    @property
-    def log(self):
-        """Subject and description as git wants them."""
-        subject, _, body = self.message.partition("\n\n")
-        body = re.split(r"^---$", body, maxsplit=1, flags=re.M)[0]
-        return f"{subject.removeprefix('Subject: ').strip()}\n\n{body.strip()}\n"
-
-    @property
-    def remarks(self):
-        """What follows the description, for reviewers and not for git's log."""
-        return self.message.partition("\n---\n")[2].strip()
+        self.paths = re.findall(r"^\+\+\+ b/(\S+)", self.text, re.M)
+        self.names = [*self.files, *self.paths]
+        # What stands before the first hunk: subject and description, which git's log gets,
+        # and behind a line of dashes what is for reviewers alone.
+        self.message = re.split(r"^diff --git", self.text, maxsplit=1, flags=re.M)[0]
+        log, _, self.remarks = self.message.partition("\n---\n")
+        self.log = log.removeprefix("Subject: ").rstrip("\n") + "\n"
 
 
 def lines(path):
@@ -99,13 +77,10 @@ def read_all():
     named = [name for one in every for patch in one.patches for name in patch.files]
     have = {str(path.relative_to(ROOT)) for top in OURS
             for path in (ROOT / top).rglob("*") if path.is_file()}
-    for name in named:
-        if name not in have:
-            raise Failure(f"a series names {name}, which is not there")
-        if named.count(name) > 1:
-            raise Failure(f"the series name {name} twice")
-    for name in sorted(have - set(named)):
-        raise Failure(f"{name} belongs to no patch: name it in its series")
+    for name in sorted(have.union(named)):
+        if named.count(name) != (name in have):
+            raise Failure(f"{name}: each file of ours belongs to one patch, which names it in "
+                          f"its series; {named.count(name)} do")
     return every
 
 
