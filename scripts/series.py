@@ -79,8 +79,8 @@ def read_all():
             for path in (ROOT / top).rglob("*") if path.is_file()}
     for name in sorted(have.union(named)):
         if named.count(name) != (name in have):
-            raise Failure(f"{name}: each file of ours belongs to one patch, which names it in "
-                          f"its series; {named.count(name)} do")
+            raise Failure(f"{name} is {'' if name in have else 'not '}there, and the series name "
+                          f"it {named.count(name)} times: it belongs to one patch")
     return every
 
 
