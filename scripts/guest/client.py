@@ -91,8 +91,8 @@ class Guest:
             if text in line:
                 say(f"{text} ({time.monotonic() - self.start:.0f} s)")
                 return
-        raise Failed(f'the guest ended, or was stopped after {SECONDS} s, before "{text}"; '
-                     "its last words:\n  " + "\n  ".join(self.said[-40:]))
+        raise Failed(f'the guest ended before "{text}"; its last words:\n  '
+                     + "\n  ".join(self.said[-40:]))
 
     def go_on(self):
         self.process.stdin.write("go on\n")
@@ -107,9 +107,12 @@ class Guest:
         return self
 
     def __exit__(self, *error):
+        late = not self.timer.is_alive()
         self.timer.cancel()
         self.process.kill()
         self.process.wait()
+        if late:
+            raise Failed(f"the guest was not done in {SECONDS} s, and stopped")
 
 
 # A screen that QEMU sees through a udmabuf.
