@@ -41,6 +41,17 @@ static void fill_ptes(struct vm_area_struct *vma, unsigned long addr, pte_t *pte
 	} while (--nr);
 }
 
+/*
+ * Writable entries are dirty: nobody looks at that bit of a special entry, and where the
+ * processor does not set it, as on some of arm64, the first write to each page would fault.
+ */
+static pte_t run_pte(unsigned long pfn, pgprot_t prot)
+{
+	pte_t entry = pte_mkspecial(pfn_pte(pfn, prot));
+
+	return pte_write(entry) ? pte_mkdirty(entry) : entry;
+}
+
 /**
  * vmf_insert_pfn_runs() - map page frames around a fault
  * @vmf: the fault; its vma is VM_PFNMAP and shared
@@ -93,7 +104,7 @@ vm_fault_t vmf_insert_pfn_runs(struct vm_fault *vmf, unsigned long start,
 	for (pte = table; left; left -= nr, pte += nr, done = 0, run++) {
 		nr = min(run->nr - done, left);
 		fill_ptes(vma, start + (pte - table) * PAGE_SIZE, pte,
-			  pte_mkspecial(pfn_pte(run->pfn + done, prot)), nr);
+			  run_pte(run->pfn + done, prot), nr);
 	}
 	arch_leave_lazy_mmu_mode();
 	pte_unmap_unlock(table, ptl);

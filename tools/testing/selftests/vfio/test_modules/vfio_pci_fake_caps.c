@@ -87,10 +87,8 @@ static int fake_write(struct pci_bus *bus, unsigned int devfn, int where, int si
 	return PCIBIOS_SUCCESSFUL;
 }
 
-static struct pci_ops fake_ops = {
-	.read = fake_read,
-	.write = fake_write,
-};
+/* The rest is the bus's: reading and writing may use it. */
+static struct pci_ops fake_ops;
 
 static void fake_set_pm(struct pci_dev *pdev, bool there)
 {
@@ -128,6 +126,9 @@ static int fake_add(const char *name)
 	}
 	fake_pdev = pdev;
 	real_ops = pdev->bus->ops;
+	fake_ops = *real_ops;
+	fake_ops.read = fake_read;
+	fake_ops.write = fake_write;
 	pci_bus_set_ops(pdev->bus, &fake_ops);
 	fake_set_pm(pdev, true);
 	return 0;
