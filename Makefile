@@ -9,6 +9,7 @@ help:
 	@echo "make demo     a guest's framebuffer through a udmabuf: out/framebuffer.png"
 	@echo "make demo-frames  windows that move, as compositors show them: out/frames.png"
 	@echo "make check    all tests, in virtual machines, and lint"
+	@echo "              (ARCH=arm64, arm64-64k or i386: those that such a machine can run)"
 	@echo "make bench    what it costs, against the base, in instructions: out/bench.md"
 	@echo "              (MAINLINE=1: against Linux 7.3 as well, which is built first;"
 	@echo "              SUITE=udmabuf, vfio, iommufd or hmm-range for one of the four)"
@@ -50,8 +51,9 @@ demo-frames: tree
 	@scripts/build plain
 	@scripts/demo --frames 300
 
-check: kernel
-	@scripts/check
+check: $(if $(ARCH),tree,kernel)
+	@$(if $(ARCH),scripts/deps cross && scripts/build $(ARCH))
+	@scripts/check $(if $(ARCH),--kernel $(ARCH))
 
 bench: tree
 	@scripts/build plain base

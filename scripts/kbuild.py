@@ -7,7 +7,8 @@ import re
 import shutil
 import subprocess
 
-from lab import LINUX, LOGS, ROOT, kernel_directory, run, say, tests_directory
+from lab import (CROSS, LINUX, LOGS, ROOT, architecture, kernel_directory, run, say,
+                 tests_directory)
 
 CONFIGS = ROOT / "scripts" / "configs"
 TINY = ("kernel/configs/tiny-base.config", "kernel/configs/tiny.config",
@@ -46,7 +47,15 @@ def lost(config, fragments):
             for name, want in asked(fragments).items() if have.get(name) != want]
 
 
-def merge(source, out, fragments, log, what, **variables):
+def target(kernel):
+    """Lets make know, by the environment, which machine a kernel is for."""
+    for variable in ("ARCH", "CROSS_COMPILE"):
+        os.environ.pop(variable, None)
+    if arch := architecture(kernel):
+        os.environ.update(ARCH=arch, CROSS_COMPILE=CROSS[arch])
+
+
+def merge(source, out, fragments, log, what):
     """Makes out/.config of fragments; what they do not name is off."""
     out.mkdir(parents=True, exist_ok=True)
     wants = asked([source / path for path in fragments])
@@ -54,15 +63,14 @@ def merge(source, out, fragments, log, what, **variables):
         f"# {name} is not set\n" if value is None else f"{name}={value}\n"
         for name, value in wants.items()))
     run(["make", "-C", source, f"O={out.name}", "allnoconfig",
-         f"KCONFIG_ALLCONFIG={out / 'fragments.config'}",
-         *(f"{name}={value}" for name, value in variables.items())], log, what)
+         f"KCONFIG_ALLCONFIG={out / 'fragments.config'}"], log, what)
 
 
-def make(source, out, *goals, cross=""):
+def make(source, out, *goals):
     """The command that makes goals of source in out, a directory inside it."""
     cache = "ccache " if shutil.which("ccache") else ""
-    return ["make", "-C", source, f"O={out.name}", f"CC={cache}{cross}gcc",
-            f"-j{os.cpu_count()}", *goals]
+    return ["make", "-C", source, f"O={out.name}",
+            f"CC={cache}{os.environ.get('CROSS_COMPILE', '')}gcc", f"-j{os.cpu_count()}", *goals]
 
 
 # Of whose functions "make coverage" tells which have run, on the debug kernel,
@@ -149,7 +157,8 @@ def selftests(kernel, target, *programs, flags="", top="tools/testing/selftests"
     include = f"-isystem {headers(kernel, tree)}"
     out.mkdir(parents=True, exist_ok=True)
     run(["make", "-C", source, f"OUTPUT={out}", f"KHDR_INCLUDES={include}",
-         f"CFLAGS=-Wall -O2 -D_GNU_SOURCE= {flags} {later_names(target)} {include}",
+         "CFLAGS=-Wall -O2 -D_GNU_SOURCE= -D_FILE_OFFSET_BITS=64 "
+         f"{flags} {later_names(target)} {include}",
          *(out / program for program in programs)], LOGS / "tests-build.log",
         f"building {' '.join(programs) or 'the tests'} in {target}")
 

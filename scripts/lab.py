@@ -19,12 +19,14 @@ LINUX = Path(TREE) if TREE else BUILD / "linux"
 MAINLINE = BUILD / "mainline"   # Debian's linux-source-7.3, to measure against
 LOGS = BUILD / "logs"
 ACCELERATOR = BUILD / "accelerator"     # what scripts/vm has found to work
-TRIXIE = BUILD / "trixie"   # a root of Debian 13, from scripts/trixie
 COUNTERS = BUILD / "coverage"   # of the last "make check": a directory for each machine
 OUT = ROOT / "out"
+# Machines other than x86-64, as the kernel and Debian call them: what the names of their
+# compilers begin with.
+CROSS = {"arm64": "aarch64-linux-gnu-", "i386": "i686-linux-gnu-"}
 
 # What our Makefile was called with (W=, V=) would mean something else to the kernel's.
-for variable in ("MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES", "MAKELEVEL"):
+for variable in ("MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES", "MAKELEVEL", "ARCH"):
     os.environ.pop(variable, None)
 
 TTY = sys.stdout.isatty()
@@ -40,9 +42,24 @@ def kernel_directory(kernel):
     return source / f"build-{kernel}"
 
 
-def image(kernel):
-    path = kernel_directory(kernel) / "arch/x86/boot/bzImage"
-    if not path.exists():
+def trixie_root(machine=""):
+    """A root of Debian 13, from scripts/trixie."""
+    return BUILD / (f"trixie-{machine}" if machine else "trixie")
+
+
+TRIXIE = trixie_root()
+
+
+def architecture(kernel):
+    """Of CROSS, or "" for x86-64; what it is, and then a dash, begins a kernel's name."""
+    name = kernel.partition("-")[0]
+    return name if name in CROSS else ""
+
+
+def image(kernel, there=True):
+    path = kernel_directory(kernel) / ("arch/arm64/boot/Image" if architecture(kernel) == "arm64"
+                                       else "arch/x86/boot/bzImage")
+    if there and not path.exists():
         raise Failure(f"no {kernel} kernel yet: run scripts/build {kernel}")
     return path
 
@@ -142,11 +159,11 @@ def run(command, log, what, count=None, expect=0, **options):
     return done
 
 
-def qemu11():
+def qemu11(cpu="x86_64"):
     """The command that runs the QEMU of build/trixie on this machine."""
     lib, share = TRIXIE / "usr/lib/x86_64-linux-gnu", TRIXIE / "usr/share"
     return ["env", f"QEMU_MODULE_DIR={lib}/qemu", TRIXIE / "lib64/ld-linux-x86-64.so.2",
-            "--library-path", lib, TRIXIE / "usr/bin/qemu-system-x86_64",
+            "--library-path", lib, TRIXIE / f"usr/bin/qemu-system-{cpu}",
             "-L", share / "qemu", "-L", share / "seabios"]
 
 

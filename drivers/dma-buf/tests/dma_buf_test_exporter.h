@@ -13,7 +13,7 @@
 #define DMA_BUF_TEST_PFNMAP	2	/* keeps it, with huge entries */
 #define DMA_BUF_TEST_INSERT	3	/* breaks it, and leaves vm_ops as they are */
 
-/* A dma-buf of DMA_BUF_TEST_SLOTS times the same 2 MiB; returns its descriptor. */
+/* A dma-buf of DMA_BUF_TEST_SLOTS times the same huge page; returns its descriptor. */
 #define DMA_BUF_TEST_CREATE	_IOW('u', 0x60, __u32)
 /* Takes the CPU mappings of the dma-buf away: access is SIGBUS from then on. */
 #define DMA_BUF_TEST_REVOKE	_IOW('u', 0x61, __u32)

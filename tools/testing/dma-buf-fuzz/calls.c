@@ -28,6 +28,9 @@
 
 #define CHOOSE(list, n)	((list)[(n) % ARRAY_SIZE(list)])
 
+/* A constant: what a program's numbers choose is the same on each machine. */
+#undef PAGE
+#define PAGE		4096UL
 #define HUGE		(2UL << 20)
 #ifndef MADV_COLLAPSE
 #define MADV_COLLAPSE	25

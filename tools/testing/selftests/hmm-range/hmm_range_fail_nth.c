@@ -81,7 +81,7 @@ static int do_snapshot(struct state *s)
 
 static int do_write(struct state *s)
 {
-	static char buffer[PAGES * PAGE] = { 1 };
+	static char buffer[PAGES * (64 << 10)] = { 1 };		/* of any machine */
 
 	return device_write(s->fd, s->mem, PAGES, buffer);
 }

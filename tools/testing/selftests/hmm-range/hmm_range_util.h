@@ -19,7 +19,7 @@
 
 #include "../../../../lib/test_hmm_range_uapi.h"
 
-#define PAGE		4096UL
+#define PAGE		((unsigned long)getpagesize())
 #define HUGE		(2UL << 20)
 
 #define VALID		HMM_RANGE_TEST_VALID

@@ -23,7 +23,7 @@
 #include "../kselftest_harness.h"
 #include "../../../../drivers/iommu/iommufd/iommufd_test.h"
 
-#define PAGE	4096UL
+#define PAGE	((unsigned long)getpagesize())
 #define MB	0x100000UL
 #define HUGE	(2 * MB)
 #define IOVA	(64 * MB)
@@ -324,7 +324,7 @@ static const bool sizes[] = { false, true };
 /* Mock domains map half pages: slices begin and end within pages. */
 TEST_F(map_file, slices)
 {
-	static const struct {
+	const struct {
 		uint64_t start, length;
 	} slices[] = {
 		{ 0, SIZE }, { 0, PAGE / 2 }, { PAGE / 2, PAGE / 2 }, { PAGE / 2, PAGE },
@@ -552,7 +552,7 @@ TEST_F(map_file, access_rw)
 {
 	static const uint32_t ways[] = { 0, MOCK_ACCESS_RW_SLOW_PATH };
 	struct space *space = &self->space;
-	static char data[3 * PAGE];
+	char data[3 * PAGE];
 
 	for (int huge = 0; huge < 2; huge++) {
 		int fd, access;

@@ -9,7 +9,7 @@
 #include "../kselftest_harness.h"
 
 #define MB	0x100000UL
-#define WINDOW	(2 * MB)	/* of the BAR that is mapped and looked at */
+#define WINDOW	(512 * PAGE)	/* of the BAR that is mapped and looked at */
 
 FIXTURE(dma) {
 	struct held before;
@@ -165,7 +165,7 @@ TEST_F(dma, many_ranges)
 
 TEST_F(dma, ranges_out_of_order)
 {
-	static const struct vfio_region_dma_range ranges[] = {
+	const struct vfio_region_dma_range ranges[] = {
 		{ 300 * PAGE, PAGE }, { 20 * PAGE, 5 * PAGE }, { 299 * PAGE, PAGE },
 		{ 0, PAGE }, { 100 * PAGE, 40 * PAGE }, { PAGE, PAGE },
 	};
@@ -175,7 +175,7 @@ TEST_F(dma, ranges_out_of_order)
 
 TEST_F(dma, ranges_overlap)
 {
-	static const struct vfio_region_dma_range ranges[] = {
+	const struct vfio_region_dma_range ranges[] = {
 		{ 10 * PAGE, 10 * PAGE }, { 15 * PAGE, 10 * PAGE }, { 10 * PAGE, 10 * PAGE },
 		{ 12 * PAGE, PAGE }, { 12 * PAGE, PAGE },
 	};
@@ -202,7 +202,7 @@ TEST_F(dma, range_repeated)
 /* One copy across the borders of ranges. */
 TEST_F(dma, across_ranges)
 {
-	static const struct vfio_region_dma_range ranges[] = {
+	const struct vfio_region_dma_range ranges[] = {
 		{ 9 * PAGE, PAGE }, { 3 * PAGE, PAGE },
 	};
 	struct import import;
@@ -286,14 +286,14 @@ static void check_segments(struct __test_metadata *_metadata, FIXTURE_DATA(dma) 
 
 TEST_F(dma, segments)
 {
-	static const struct vfio_region_dma_range one[] = { { MB, 256 * 1024 } };
-	static const struct vfio_region_dma_range neighbors[] = {
+	const struct vfio_region_dma_range one[] = { { MB, 256 * 1024 } };
+	const struct vfio_region_dma_range neighbors[] = {
 		{ 4 * PAGE, PAGE }, { 5 * PAGE, 2 * PAGE }, { 7 * PAGE, PAGE },
 	};
-	static const struct vfio_region_dma_range gaps[] = {
+	const struct vfio_region_dma_range gaps[] = {
 		{ 4 * PAGE, PAGE }, { 6 * PAGE, 2 * PAGE }, { 4 * PAGE, PAGE },
 	};
-	static const struct vfio_region_dma_range all[] = { { 0, RAM_SIZE } };
+	const struct vfio_region_dma_range all[] = { { 0, RAM_SIZE } };
 
 	check_segments(_metadata, self, variant->direct, one, 1, 0, 4);
 	check_segments(_metadata, self, variant->direct, one, 1, PAGE, 64);

@@ -96,6 +96,8 @@ TEST_F(export, argsz)
 	}
 }
 
+#define WHOLE	(64ULL << 10)	/* whole pages, on any machine */
+
 static const struct bad {
 	const char *what;
 	uint32_t region;
@@ -106,37 +108,37 @@ static const struct bad {
 	uint64_t length;
 	int error;
 } bad[] = {
-	{ "region is the ROM", VFIO_PCI_ROM_REGION_INDEX, O_RDWR, 0, 1, 0, PAGE, ENODEV },
+	{ "region is the ROM", VFIO_PCI_ROM_REGION_INDEX, O_RDWR, 0, 1, 0, WHOLE, ENODEV },
 	{ "region is configuration space", VFIO_PCI_CONFIG_REGION_INDEX, O_RDWR, 0, 1, 0,
-	  PAGE, ENODEV },
-	{ "region 9", VFIO_PCI_NUM_REGIONS, O_RDWR, 0, 1, 0, PAGE, ENODEV },
-	{ "region -1", -1, O_RDWR, 0, 1, 0, PAGE, ENODEV },
-	{ "BAR smaller than a page", 0, O_RDWR, 0, 1, 0, PAGE, EINVAL },
-	{ "BAR that is not there", 4, O_RDWR, 0, 1, 0, PAGE, ENODEV },
-	{ "second half of a 64-bit BAR", RAM_BAR + 1, O_RDWR, 0, 1, 0, PAGE, ENODEV },
-	{ "flags 1", RAM_BAR, O_RDWR, 1, 1, 0, PAGE, EINVAL },
-	{ "flags 1 << 31", RAM_BAR, O_RDWR, 1U << 31, 1, 0, PAGE, EINVAL },
-	{ "no ranges", RAM_BAR, O_RDWR, 0, 0, 0, PAGE, EINVAL },
-	{ "2^32 - 1 ranges", RAM_BAR, O_RDWR, 0, UINT_MAX, 0, PAGE, E2BIG },
-	{ "access mode 3", RAM_BAR, O_ACCMODE, 0, 1, 0, PAGE, EINVAL },
-	{ "O_APPEND", RAM_BAR, O_RDWR | O_APPEND, 0, 1, 0, PAGE, EINVAL },
-	{ "O_PATH", RAM_BAR, O_RDWR | O_PATH, 0, 1, 0, PAGE, EINVAL },
-	{ "O_DIRECT", RAM_BAR, O_RDWR | O_DIRECT, 0, 1, 0, PAGE, EINVAL },
-	{ "O_CREAT", RAM_BAR, O_RDWR | O_CREAT, 0, 1, 0, PAGE, EINVAL },
-	{ "open_flags 1 << 31", RAM_BAR, 1U << 31, 0, 1, 0, PAGE, EINVAL },
+	  WHOLE, ENODEV },
+	{ "region 9", VFIO_PCI_NUM_REGIONS, O_RDWR, 0, 1, 0, WHOLE, ENODEV },
+	{ "region -1", -1, O_RDWR, 0, 1, 0, WHOLE, ENODEV },
+	{ "BAR smaller than a page", 0, O_RDWR, 0, 1, 0, WHOLE, EINVAL },
+	{ "BAR that is not there", 4, O_RDWR, 0, 1, 0, WHOLE, ENODEV },
+	{ "second half of a 64-bit BAR", RAM_BAR + 1, O_RDWR, 0, 1, 0, WHOLE, ENODEV },
+	{ "flags 1", RAM_BAR, O_RDWR, 1, 1, 0, WHOLE, EINVAL },
+	{ "flags 1 << 31", RAM_BAR, O_RDWR, 1U << 31, 1, 0, WHOLE, EINVAL },
+	{ "no ranges", RAM_BAR, O_RDWR, 0, 0, 0, WHOLE, EINVAL },
+	{ "2^32 - 1 ranges", RAM_BAR, O_RDWR, 0, UINT_MAX, 0, WHOLE, E2BIG },
+	{ "access mode 3", RAM_BAR, O_ACCMODE, 0, 1, 0, WHOLE, EINVAL },
+	{ "O_APPEND", RAM_BAR, O_RDWR | O_APPEND, 0, 1, 0, WHOLE, EINVAL },
+	{ "O_PATH", RAM_BAR, O_RDWR | O_PATH, 0, 1, 0, WHOLE, EINVAL },
+	{ "O_DIRECT", RAM_BAR, O_RDWR | O_DIRECT, 0, 1, 0, WHOLE, EINVAL },
+	{ "O_CREAT", RAM_BAR, O_RDWR | O_CREAT, 0, 1, 0, WHOLE, EINVAL },
+	{ "open_flags 1 << 31", RAM_BAR, 1U << 31, 0, 1, 0, WHOLE, EINVAL },
 	{ "length 0", RAM_BAR, O_RDWR, 0, 1, 0, 0, EINVAL },
 	{ "length 0 at the end", RAM_BAR, O_RDWR, 0, 1, RAM_SIZE, 0, EINVAL },
-	{ "length of half a page", RAM_BAR, O_RDWR, 0, 1, 0, PAGE / 2, EINVAL },
-	{ "length and a byte", RAM_BAR, O_RDWR, 0, 1, 0, PAGE + 1, EINVAL },
-	{ "offset of half a page", RAM_BAR, O_RDWR, 0, 1, PAGE / 2, PAGE, EINVAL },
-	{ "offset 1", RAM_BAR, O_RDWR, 0, 1, 1, PAGE, EINVAL },
-	{ "behind the end", RAM_BAR, O_RDWR, 0, 1, RAM_SIZE, PAGE, EINVAL },
-	{ "across the end", RAM_BAR, O_RDWR, 0, 1, RAM_SIZE - PAGE, 2 * PAGE, EINVAL },
-	{ "more than all", RAM_BAR, O_RDWR, 0, 1, 0, RAM_SIZE + PAGE, EINVAL },
-	{ "offset 2^63", RAM_BAR, O_RDWR, 0, 1, 1ULL << 63, PAGE, EINVAL },
+	{ "length of a part of a page", RAM_BAR, O_RDWR, 0, 1, 0, 512, EINVAL },
+	{ "length and a byte", RAM_BAR, O_RDWR, 0, 1, 0, WHOLE + 1, EINVAL },
+	{ "offset of a part of a page", RAM_BAR, O_RDWR, 0, 1, 512, WHOLE, EINVAL },
+	{ "offset 1", RAM_BAR, O_RDWR, 0, 1, 1, WHOLE, EINVAL },
+	{ "behind the end", RAM_BAR, O_RDWR, 0, 1, RAM_SIZE, WHOLE, EINVAL },
+	{ "across the end", RAM_BAR, O_RDWR, 0, 1, RAM_SIZE - WHOLE, 2 * WHOLE, EINVAL },
+	{ "more than all", RAM_BAR, O_RDWR, 0, 1, 0, RAM_SIZE + WHOLE, EINVAL },
+	{ "offset 2^63", RAM_BAR, O_RDWR, 0, 1, 1ULL << 63, WHOLE, EINVAL },
 	{ "length 2^63", RAM_BAR, O_RDWR, 0, 1, 0, 1ULL << 63, EINVAL },
-	{ "sum is 0", RAM_BAR, O_RDWR, 0, 1, -PAGE, PAGE, EOVERFLOW },
-	{ "sum overflows", RAM_BAR, O_RDWR, 0, 1, -PAGE, 2 * PAGE, EOVERFLOW },
+	{ "sum is 0", RAM_BAR, O_RDWR, 0, 1, -WHOLE, WHOLE, EOVERFLOW },
+	{ "sum overflows", RAM_BAR, O_RDWR, 0, 1, -WHOLE, 2 * WHOLE, EOVERFLOW },
 };
 
 static int export_bad(const struct vfio *vfio, const struct bad *b)
@@ -174,7 +176,7 @@ TEST_F(export, bad_input)
 /* A good range does not make a bad one good, wherever it is. */
 TEST_F(export, one_bad_range_of_many)
 {
-	static const struct vfio_region_dma_range wrong[] = {
+	const struct vfio_region_dma_range wrong[] = {
 		{ 0, 0 }, { 1, PAGE }, { 0, PAGE - 1 }, { RAM_SIZE, PAGE }, { PAGE, RAM_SIZE },
 	};
 	struct vfio_region_dma_range ranges[5];

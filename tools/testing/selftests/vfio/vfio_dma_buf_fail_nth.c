@@ -114,7 +114,7 @@ static int attempt(FIXTURE_DATA(fail_nth) *self, int (*step)(FIXTURE_DATA(fail_n
 
 static int export_step(FIXTURE_DATA(fail_nth) *self)
 {
-	static const struct vfio_region_dma_range ranges[] = {
+	const struct vfio_region_dma_range ranges[] = {
 		{ 0, PAGE }, { 4 * PAGE, PAGE }, { 2 * PAGE, PAGE },
 	};
 	/* No calloc() on the way: it is the kernel's turn to fail. */
@@ -314,7 +314,7 @@ static int memory_on_step(FIXTURE_DATA(fail_nth) *self)
 /* Whether DMA reaches the BAR by the dma-buf's first page and by its last one. */
 static unsigned int reaches(struct __test_metadata *_metadata, FIXTURE_DATA(fail_nth) *self)
 {
-	static const uint64_t pages[] = { 0, 2 }, offsets[] = { 0, 2 * PAGE };
+	const uint64_t pages[] = { 0, 2 }, offsets[] = { 0, 2 * PAGE };
 	static uint64_t word = 0x1122334455667788;
 	unsigned int mask = 0;
 

@@ -45,7 +45,7 @@ static volatile uint64_t *word(volatile void *map, unsigned int page)
 
 FIXTURE_SETUP(mapped)
 {
-	static const struct vfio_region_dma_range ranges[] = {
+	const struct vfio_region_dma_range ranges[] = {
 		{ 5 * PAGE, PAGE }, { 2 * PAGE, 2 * PAGE },
 	};
 	char name[16];
@@ -164,7 +164,7 @@ TEST_F(mapped, bad_input)
 
 TEST_F(mapped, no_more_access_than_given)
 {
-	static const struct vfio_region_dma_range range = { 0, PAGE };
+	const struct vfio_region_dma_range range = { 0, PAGE };
 	int reads = export_ranges(&self->vfio, RAM_BAR, O_RDONLY, &range, 1);
 	int writes = export_ranges(&self->vfio, RAM_BAR, O_WRONLY, &range, 1);
 	char *map;
@@ -206,7 +206,7 @@ TEST_F(mapped, not_pinned)
 	close(pipes[0]);
 	close(pipes[1]);
 
-	if (variant->interface == GROUP) {
+	if (self->vfio.interface == GROUP) {
 		struct vfio_iommu_type1_dma_map dma = {
 			.argsz = sizeof(dma),
 			.flags = VFIO_DMA_MAP_FLAG_READ | VFIO_DMA_MAP_FLAG_WRITE,

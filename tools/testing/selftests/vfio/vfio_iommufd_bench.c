@@ -114,11 +114,11 @@ static int fresh_memfd(const char *name, unsigned int flags, bool thp, char **ma
 static unsigned int count_runs(const char *p)
 {
 	int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
-	static uint64_t entries[SIZE / PAGE];
+	static uint64_t entries[SIZE / 4096];
 	unsigned int runs = 1;
 
-	if (fd < 0 || pread(fd, entries, sizeof(entries), (uintptr_t)p / PAGE * 8) !=
-	    sizeof(entries))
+	if (fd < 0 || pread(fd, entries, SIZE / PAGE * 8, (uintptr_t)p / PAGE * 8) !=
+	    SIZE / PAGE * 8)
 		die("pagemap");
 	close(fd);
 	for (size_t i = 1; i < SIZE / PAGE; i++)

@@ -176,7 +176,7 @@ TEST_F(iommufd, both_ways)
 /* A part of the dma-buf, across the border of two ranges that are far apart. */
 TEST_F(iommufd, part)
 {
-	static const struct vfio_region_dma_range ranges[] = {
+	const struct vfio_region_dma_range ranges[] = {
 		{ 40 * PAGE, 4 * PAGE }, { 8 * PAGE, 4 * PAGE },
 	};
 	int dmabuf = export_ranges(&self->ram, RAM_BAR, O_RDWR, ranges, 2);
@@ -196,7 +196,7 @@ TEST_F(iommufd, part)
 /* In odd order, next to each other, and repeated. */
 TEST_F(iommufd, many_ranges)
 {
-	static const struct vfio_region_dma_range ranges[] = {
+	const struct vfio_region_dma_range ranges[] = {
 		{ 300 * PAGE, PAGE }, { 20 * PAGE, 5 * PAGE }, { 299 * PAGE, PAGE },
 		{ 0, PAGE }, { PAGE, PAGE }, { 300 * PAGE, PAGE }, { 100 * PAGE, 2 * PAGE },
 	};
@@ -403,9 +403,8 @@ TEST_F(iommufd, memory)
 #define LOOP		(PAGE + 64)		/* where it goes to in the dma-buf, ... */
 #define LOOP_IN_BAR	(3 * PAGE + 64)		/* ... and where that is */
 
-static const struct vfio_region_dma_range loop_ranges[] = {
-	{ 8 * PAGE, PAGE }, { 3 * PAGE, PAGE },
-};
+#define LOOP_RANGES \
+	((struct vfio_region_dma_range[]) { { 8 * PAGE, PAGE }, { 3 * PAGE, PAGE } })
 
 static void *loop(void *data)
 {
@@ -452,7 +451,7 @@ static void memory_behind_vfio(const struct vfio *vfio, bool on)
 /* Returns the dma-buf. */
 static int loop_start(struct __test_metadata *_metadata, FIXTURE_DATA(iommufd) *self)
 {
-	int dmabuf = export_ranges(&self->ram, RAM_BAR, O_RDWR | O_CLOEXEC, loop_ranges, 2);
+	int dmabuf = export_ranges(&self->ram, RAM_BAR, O_RDWR | O_CLOEXEC, LOOP_RANGES, 2);
 
 	ASSERT_GE(dmabuf, 0);
 	ASSERT_EQ(map(self, dmabuf, 0, 2 * PAGE, IOVA), 0);
@@ -544,7 +543,7 @@ TEST_F(iommufd, request)
 	EXPECT_EQ(unmap(self, IOVA, 2 * PAGE), 0);
 	close(dmabuf);
 
-	other = export_ranges(&self->ram, RAM_BAR, O_RDWR, loop_ranges, 2);
+	other = export_ranges(&self->ram, RAM_BAR, O_RDWR, LOOP_RANGES, 2);
 	ASSERT_GE(other, 0);
 	EXPECT_EQ(map(self, other, 0, 2 * PAGE, IOVA), 0);
 	EXPECT_TRUE(is_running(self));
@@ -561,7 +560,7 @@ TEST_F(iommufd, close_and_open)
 	EXPECT_EQ(vfio_memory(&self->ram, true), 0);
 	EXPECT_TRUE(is_stopped(self));
 	EXPECT_EQ(map(self, dmabuf, 0, PAGE, IOVA + MB), -ENODEV);
-	fresh = export_ranges(&self->ram, RAM_BAR, O_RDWR, loop_ranges, 2);
+	fresh = export_ranges(&self->ram, RAM_BAR, O_RDWR, LOOP_RANGES, 2);
 	ASSERT_GE(fresh, 0);
 	EXPECT_EQ(unmap(self, IOVA, 2 * PAGE), 0);
 	EXPECT_EQ(map(self, fresh, 0, 2 * PAGE, IOVA), 0);

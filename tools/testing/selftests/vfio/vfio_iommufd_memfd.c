@@ -34,12 +34,11 @@ FIXTURE(memfd) {
 
 FIXTURE_VARIANT(memfd) {
 	enum pages pages;
-	unsigned long page;
 };
 
-FIXTURE_VARIANT_ADD(memfd, small) { SMALL, PAGE };
-FIXTURE_VARIANT_ADD(memfd, thp) { THP, HUGE };
-FIXTURE_VARIANT_ADD(memfd, hugetlb) { HUGETLB, HUGE };
+FIXTURE_VARIANT_ADD(memfd, small) { SMALL };
+FIXTURE_VARIANT_ADD(memfd, thp) { THP };
+FIXTURE_VARIANT_ADD(memfd, hugetlb) { HUGETLB };
 
 static void write_file(const char *path, const char *text)
 {

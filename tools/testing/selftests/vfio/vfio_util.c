@@ -67,8 +67,11 @@ static bool child(const char *path, const char *end, char name[16])
 
 bool device_find(const char *place, char name[16])
 {
-	char path[256] = "/sys/devices/pci0000:00", end[8] = ":";
+	char path[256], end[8] = ":";
 
+	/* VFIO_TEST_BUS: the bus of a switch, say, that places begin on. */
+	snprintf(path, sizeof(path), "/sys/class/pci_bus/%.16s/device",
+		 getenv("VFIO_TEST_BUS") ?: "0000:00");
 	for (; *place; place += strcspn(place, "/"), place += *place == '/') {
 		snprintf(end + 1, sizeof(end) - 1, "%.*s", (int)strcspn(place, "/"), place);
 		if (!child(path, end, name))
@@ -187,8 +190,11 @@ static int open_container(struct vfio *vfio, const struct vfio *with)
 		return 0;
 	if (!device_link(vfio->name, "iommu_group", number, sizeof(number)))
 		return -ENODEV;
-	snprintf(path, sizeof(path), "/dev/vfio/%s%s",
-		 vfio->interface == NOIOMMU ? "noiommu-" : "", number);
+	snprintf(path, sizeof(path), "/dev/vfio/noiommu-%s", number);
+	if (!access(path, F_OK))
+		vfio->interface = NOIOMMU;
+	else
+		snprintf(path, sizeof(path), "/dev/vfio/%s", number);
 	vfio->group = open(path, O_RDWR | O_CLOEXEC);
 	if (vfio->group < 0)
 		return -errno;

@@ -26,7 +26,7 @@
 #include "../kselftest.h"
 #include "../../../../drivers/dma-buf/tests/dma_buf_test_importer.h"
 
-#define PAGE	4096UL
+#define PAGE	((unsigned long)getpagesize())
 
 #define die(what) \
 	ksft_exit_fail_msg("%s:%d: %s: %s\n", __FILE__, __LINE__, what, strerror(errno))
@@ -63,7 +63,7 @@
 
 /* How a device is opened. */
 enum interface {
-	GROUP,		/* container, group, type 1 IOMMU */
+	GROUP,		/* container, group, type 1 IOMMU; where there is none: NOIOMMU */
 	CDEV,		/* character device, iommufd */
 	NOIOMMU,	/* group without an IOMMU */
 };

@@ -17,7 +17,8 @@
 #include "../../kselftest_harness.h"
 #include "../../../../../drivers/dma-buf/tests/dma_buf_test_exporter.h"
 
-#define SIZE	(DMA_BUF_TEST_SLOTS * HUGE)
+#define SLOT	entry_size()
+#define SIZE	(DMA_BUF_TEST_SLOTS * SLOT)
 
 FIXTURE(core) {
 	struct held before;
@@ -122,26 +123,26 @@ TEST_F(core, mapping_that_is_pfnmap)
 	ASSERT_GE(fd, 0);
 	map = map_shared(fd, SIZE, PROT_READ | PROT_WRITE);
 	map[0] = 1;
-	EXPECT_EQ(map[HUGE], 1);
+	EXPECT_EQ(map[SLOT], 1);
 	EXPECT_EQ(ioctl(self->dev, DMA_BUF_TEST_VMAS), self->vmas + 1);
 	munmap(map, SIZE);
 	close(fd);
 }
 
-/* 2 MiB and more: congruent with the offset; less: anywhere. */
+/* A huge entry and more: congruent with the offset; less: anywhere. */
 TEST_F(core, address)
 {
-	static const size_t offsets[] = { 0, PAGE, 7 * PAGE, HUGE, HUGE + 511 * PAGE };
+	const size_t offsets[] = { 0, PAGE, 7 * PAGE, SLOT, 2 * SLOT - PAGE };
 	int fd = test_buffer(self->dev, DMA_BUF_TEST_PFNMAP);
 	char *gap = mmap(NULL, 3 * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 	ASSERT_GE(fd, 0);
 	for (size_t i = 0; i < ARRAY_SIZE(offsets); i++) {
-		size_t size = 3 * HUGE;
+		size_t size = 3 * SLOT;
 		char *map = mmap(NULL, size, PROT_READ, MAP_SHARED, fd, offsets[i]);
 
 		ASSERT_NE(map, MAP_FAILED);
-		EXPECT_EQ(((uintptr_t)map - offsets[i]) % HUGE, 0);
+		EXPECT_EQ(((uintptr_t)map - offsets[i]) % SLOT, 0);
 		munmap(map, size);
 	}
 	munmap(gap, 3 * PAGE);
@@ -152,7 +153,7 @@ TEST_F(core, address)
 TEST_F(core, hint)
 {
 	int fd = test_buffer(self->dev, DMA_BUF_TEST_PFNMAP);
-	size_t size = 3 * HUGE;
+	size_t size = 3 * SLOT;
 	char *area, *hint, *map;
 
 	ASSERT_GE(fd, 0);
@@ -167,7 +168,7 @@ TEST_F(core, hint)
 	map = mmap(hint, size, PROT_READ, MAP_SHARED, fd, 0);
 	ASSERT_NE(map, MAP_FAILED);
 	EXPECT_NE(map, hint);
-	EXPECT_EQ((uintptr_t)map % HUGE, 0);
+	EXPECT_EQ((uintptr_t)map % SLOT, 0);
 	munmap(map, size);
 
 	map = mmap(hint, size, PROT_READ, MAP_SHARED | MAP_FIXED, fd, PAGE);
@@ -188,7 +189,7 @@ TEST_F(core, address_of_others)
 {
 	int heap = open("/dev/dma_heap/system", O_RDWR | O_CLOEXEC);
 	struct dma_heap_allocation_data data = {
-		.len = 3 * HUGE,
+		.len = 3 * SLOT,
 		.fd_flags = O_RDWR | O_CLOEXEC,
 	};
 	char *maps[2];
@@ -196,12 +197,12 @@ TEST_F(core, address_of_others)
 	ASSERT_GE(heap, 0);
 	ASSERT_EQ(ioctl(heap, DMA_HEAP_IOCTL_ALLOC, &data), 0);
 	for (int i = 0; i < 2; i++) {
-		maps[i] = mmap(NULL, 2 * HUGE, PROT_READ, MAP_SHARED, data.fd, i * PAGE);
+		maps[i] = mmap(NULL, 2 * SLOT, PROT_READ, MAP_SHARED, data.fd, i * PAGE);
 		ASSERT_NE(maps[i], MAP_FAILED);
 	}
-	EXPECT_FALSE((uintptr_t)maps[0] % HUGE == 0 && (uintptr_t)maps[1] % HUGE == PAGE);
-	munmap(maps[0], 2 * HUGE);
-	munmap(maps[1], 2 * HUGE);
+	EXPECT_FALSE((uintptr_t)maps[0] % SLOT == 0 && (uintptr_t)maps[1] % SLOT == PAGE);
+	munmap(maps[0], 2 * SLOT);
+	munmap(maps[1], 2 * SLOT);
 	close(data.fd);
 	close(heap);
 }
@@ -221,7 +222,7 @@ static int readable(volatile char *map)
 	signal(SIGBUS, on_fault);
 	for (volatile int i = 0; i < DMA_BUF_TEST_SLOTS; i++)
 		if (!sigsetjmp(fault_return, 1)) {
-			(void)map[i * HUGE];
+			(void)map[i * SLOT];
 			n++;
 		}
 	signal(SIGBUS, SIG_DFL);

@@ -28,7 +28,7 @@
 #include <linux/mempolicy.h>
 #include <linux/userfaultfd.h>
 
-#define WALK_PAGE	4096UL
+#define WALK_PAGE	((unsigned long)getpagesize())
 /* What is looked at page by page: more takes long. */
 #define WALK_MAX	(8UL << 20)
 

@@ -260,7 +260,8 @@ static void bench(int dev, int vgem, const struct bench_case *c)
 			if (!round || cost[i] < best[i])
 				best[i] = cost[i];
 	}
-	printf("{\"case\": \"%s\", \"pages\": %zu, ", c->name, size / PAGE);
+	printf("{\"case\": \"%s\", \"pages\": %lu, ", c->name,
+	       (unsigned long)(size / PAGE));
 	printf("\"runs\": %ld, \"faults\": %ld, \"metadata\": %ld",
 	       count_runs(dev, memfd, c, list), touches, metadata(dev, memfd, c, list));
 	for (int i = 0; i < STEPS; i++)

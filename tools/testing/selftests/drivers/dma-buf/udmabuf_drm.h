@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
  * What the tests of udmabuf need of DRM: vgem and vkms as importers, and vkms's
- * screen, which shows one frame of HEIGHT lines, each of which is a page.
+ * screen, which shows one frame of HEIGHT pages, in lines of 4 KiB.
  */
 #ifndef UDMABUF_DRM_H
 #define UDMABUF_DRM_H
@@ -14,10 +14,11 @@
 
 #include "udmabuf_util.h"
 
-#define WIDTH	(PAGE / 4)
+#define WIDTH	1024
 #ifndef HEIGHT
 #define HEIGHT	16
 #endif
+#define LINES	(HEIGHT * PAGE / 4 / WIDTH)
 
 /* At least 0, or -errno. */
 static inline int drm_ioctl(int fd, unsigned long request, void *arg)
@@ -123,10 +124,10 @@ static inline int vkms_add_fb(int drm, uint32_t handle, uint32_t *fb)
 {
 	struct drm_mode_fb_cmd2 cmd = {
 		.width = WIDTH,
-		.height = HEIGHT,
+		.height = LINES,
 		.pixel_format = DRM_FORMAT_XRGB8888,
 		.handles = { handle },
-		.pitches = { PAGE },
+		.pitches = { 4 * WIDTH },
 	};
 	int ret = drm_ioctl(drm, DRM_IOCTL_MODE_ADDFB2, &cmd);
 
@@ -144,15 +145,15 @@ static inline int vkms_show_fb(int drm, const struct vkms_screen *s, uint32_t fb
 		.count_connectors = fb ? 1 : 0,
 		.mode_valid = fb ? 1 : 0,
 		.mode = {
-			.clock = 30 * (WIDTH + 3) * (HEIGHT + 3) / 1000,	/* 30 Hz */
+			.clock = 30 * (WIDTH + 3) * (LINES + 3) / 1000,	/* 30 Hz */
 			.hdisplay = WIDTH,
 			.hsync_start = WIDTH + 1,
 			.hsync_end = WIDTH + 2,
 			.htotal = WIDTH + 3,
-			.vdisplay = HEIGHT,
-			.vsync_start = HEIGHT + 1,
-			.vsync_end = HEIGHT + 2,
-			.vtotal = HEIGHT + 3,
+			.vdisplay = LINES,
+			.vsync_start = LINES + 1,
+			.vsync_end = LINES + 2,
+			.vtotal = LINES + 3,
 			.name = "pages",
 		},
 	};

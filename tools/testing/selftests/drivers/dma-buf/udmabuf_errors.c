@@ -148,13 +148,13 @@ TEST_F(errors, offset_and_size)
 	EXPECT_CREATE(self->memfd, 0, SIZE + PAGE, EINVAL);
 	EXPECT_CREATE(self->memfd, SIZE, PAGE, EINVAL);
 	EXPECT_CREATE(self->memfd, SIZE - PAGE, 2 * PAGE, EINVAL);
-	EXPECT_CREATE(self->memfd, 1UL << 62, PAGE, EINVAL);
-	EXPECT_CREATE(self->memfd, (1UL << 63) - PAGE, PAGE, EINVAL);
-	EXPECT_CREATE(self->memfd, 1UL << 63, PAGE, EINVAL);
-	EXPECT_CREATE(self->memfd, -PAGE, PAGE, EINVAL);
-	EXPECT_CREATE(self->memfd, -PAGE, 2 * PAGE, EINVAL);
-	EXPECT_CREATE(self->memfd, PAGE, -PAGE, EINVAL);
-	EXPECT_CREATE(self->memfd, 0, -PAGE, EINVAL);
+	EXPECT_CREATE(self->memfd, 1ULL << 62, PAGE, EINVAL);
+	EXPECT_CREATE(self->memfd, (1ULL << 63) - PAGE, PAGE, EINVAL);
+	EXPECT_CREATE(self->memfd, 1ULL << 63, PAGE, EINVAL);
+	EXPECT_CREATE(self->memfd, -(uint64_t)PAGE, PAGE, EINVAL);
+	EXPECT_CREATE(self->memfd, -(uint64_t)PAGE, 2 * PAGE, EINVAL);
+	EXPECT_CREATE(self->memfd, PAGE, -(uint64_t)PAGE, EINVAL);
+	EXPECT_CREATE(self->memfd, 0, -(uint64_t)PAGE, EINVAL);
 }
 
 static long blocks(int fd)
@@ -172,7 +172,7 @@ static long blocks(int fd)
  */
 TEST_F(errors, nothing_populated)
 {
-	static const struct { enum memory memory; size_t size; } memfds[] = {
+	const struct { enum memory memory; size_t size; } memfds[] = {
 		{ SHMEM, SIZE }, { HUGETLB, HUGE },
 	};
 	int unsealed = memfd_create("unsealed", MFD_ALLOW_SEALING | MFD_CLOEXEC);
@@ -266,6 +266,9 @@ TEST_F(errors, integer_limits)
 	static const uint32_t counts[] = {
 		INT_MAX, INT_MAX / 24 + 1, 0x0aaaaaab, 0x55555556, 0x7ffffffe,
 	};
+	/* As long as files get. */
+	const uint64_t longest = (sizeof(long) == 8 ? LONG_MAX - PAGE + 1 :
+				  (uint64_t)LONG_MAX * PAGE);
 	int sparse;
 
 	good_list(self, 1);
@@ -280,23 +283,23 @@ TEST_F(errors, integer_limits)
 	self->list->count = (uint32_t)INT_MAX + 1;
 	EXPECT_LIST(EINVAL);
 
-	/* A file as long as files get, and sizes around what fits a buffer. */
+	/* Sizes around what fits a buffer. */
 	sparse = memfd_new(SHMEM, 0);
-	ASSERT_EQ(ftruncate(sparse, LONG_MAX - PAGE + 1), 0);
+	ASSERT_EQ(ftruncate(sparse, longest), 0);
 	EXPECT_CREATE(sparse, 0, (uint64_t)UINT_MAX * PAGE + PAGE, EINVAL);
-	EXPECT_CREATE(sparse, 0, (uint64_t)LONG_MAX - PAGE + 1, EINVAL);
-	EXPECT_CREATE(sparse, (uint64_t)LONG_MAX - PAGE + 1, PAGE, EINVAL);
+	EXPECT_CREATE(sparse, 0, longest, EINVAL);
+	EXPECT_CREATE(sparse, longest, PAGE, EINVAL);
 
 	/* Sizes whose sum in pages overflows 32 and 64 bits. */
 	good_list(self, 1024);
 	for (int i = 0; i < 1024; i++) {
 		self->list->list[i].memfd = sparse;
 		self->list->list[i].offset = 0;
-		self->list->list[i].size = 1UL << 34;
+		self->list->list[i].size = 1ULL << 34;
 	}
 	EXPECT_LIST(EINVAL);
 	for (int i = 0; i < 1024; i++)
-		self->list->list[i].size = 1UL << 62;
+		self->list->list[i].size = 1ULL << 62;
 	EXPECT_LIST(EINVAL);
 	close(sparse);
 	udmabuf_parameter("list_limit", lists);

@@ -347,7 +347,7 @@ static void list_filled(struct state *s)
  */
 static void list_new(struct state *s)
 {
-	static const size_t offsets[] = { 0, 2 * PAGE, 0 };
+	const size_t offsets[] = { 0, 2 * PAGE, 0 };
 
 	s->memfd[0] = memfd_new(SHMEM, 4 * PAGE);
 	s->memfd[1] = memfd_new(HUGETLB, HUGE);
@@ -435,7 +435,7 @@ static void buffer_hugetlb(struct state *s)
 }
 
 /* Where this process has mapped nothing, so that there are no page tables yet. */
-#define EMPTY_PLACE	((void *)(1UL << 45))
+#define EMPTY_PLACE	((void *)(sizeof(long) == 8 ? 1UL << 45 : 1UL << 31))
 
 /*
  * A fault that lacks memory is tried again, when the failure is over: so a mapping

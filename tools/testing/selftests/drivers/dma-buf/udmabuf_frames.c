@@ -360,7 +360,7 @@ int main(int argc, char **argv)
 	if (pid < 0 || waitpid(pid, &status, 0) != pid)
 		die("the client");
 
-	ksft_print_msg("%u frames of %lux%u shown, each by a udmabuf of its own,\n", shown,
+	ksft_print_msg("%u frames of %ux%u shown, each by a udmabuf of its own,\n", shown,
 		       WIDTH, HEIGHT);
 	ksft_print_msg("%u scanned out, in %.1f s\n", s.composed, seconds() - start);
 	ksft_test_result(shown == frames && !status,

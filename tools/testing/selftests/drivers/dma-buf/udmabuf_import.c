@@ -14,7 +14,8 @@
 #include "../../kselftest_harness.h"
 
 /* Every memfd is two huge pages, whatever it is made of. */
-#define MEMFD_PAGES	(2 * HUGE / PAGE)
+#define MEMFD_PAGES	(2 * H)
+#define MOST_PAGES	(2 * HUGE / 4096)	/* that it can be, on any machine */
 
 /* Marks: what the memfd has at first, and what tests write. */
 #define SEED		1
@@ -49,23 +50,23 @@ struct buffer {
 	char *map;
 	int fd;
 	unsigned int nr;
-	unsigned int page[MEMFD_PAGES];
+	unsigned int page[MOST_PAGES];
 };
 
 /* Buffers */
 
 static unsigned int layout_parts(enum layout layout, struct part *part)
 {
-	static const struct part parts[] = {
-		{ 3, 4 }, { 507, 9 }, { 1022, 2 }, { 200, 1 },
+	const struct part parts[] = {
+		{ 3, 4 }, { H - 5, 9 }, { 2 * H - 2, 2 }, { H - 12, 1 },
 	};
 	/*
 	 * No page more than twice: DMA_API_DEBUG counts eight mappings of a page
 	 * and no more, and a test maps a buffer three times.
 	 */
-	static const struct part repeated[] = {
-		{ 9, 1 }, { 9, 1 }, { 600, 3 }, { 100, 3 }, { 601, 4 }, { 511, 2 },
-		{ 511, 2 },
+	const struct part repeated[] = {
+		{ 9, 1 }, { 9, 1 }, { H + 8, 3 }, { 20, 3 }, { H + 9, 4 }, { H - 1, 2 },
+		{ H - 1, 2 },
 	};
 	unsigned int n;
 
@@ -82,7 +83,7 @@ static unsigned int layout_parts(enum layout layout, struct part *part)
 		return n;
 	case REVERSED:
 		for (n = 0; n < HEIGHT; n++)
-			part[n] = (struct part) { HUGE / PAGE + 7 - n, 1 };
+			part[n] = (struct part) { H + 7 - n, 1 };
 		return n;
 	case PARTS:
 		memcpy(part, parts, sizeof(parts));
@@ -171,7 +172,7 @@ static void buffer_mark(const struct buffer *b, char *p, uint64_t seed)
 /* Whether the buffer's pages in the memfd have marks of @seed, and no others do. */
 static bool memfd_is(const struct buffer *b, uint64_t seed)
 {
-	bool in_buffer[MEMFD_PAGES] = {};
+	bool in_buffer[MOST_PAGES] = {};
 
 	for (unsigned int i = 0; i < b->nr; i++)
 		in_buffer[b->page[i]] = true;
@@ -370,13 +371,13 @@ static uint32_t screen_dumb(struct screen *s, uint32_t **pixels)
 {
 	struct drm_mode_create_dumb dumb = {
 		.width = WIDTH,
-		.height = HEIGHT,
+		.height = LINES,
 		.bpp = 32,
 	};
 	struct drm_mode_map_dumb map = {};
 	uint32_t fb;
 
-	if (drm_ioctl(s->drm, DRM_IOCTL_MODE_CREATE_DUMB, &dumb) || dumb.pitch != PAGE)
+	if (drm_ioctl(s->drm, DRM_IOCTL_MODE_CREATE_DUMB, &dumb) || dumb.pitch != 4 * WIDTH)
 		die("DRM_IOCTL_MODE_CREATE_DUMB");
 	map.handle = dumb.handle;
 	if (drm_ioctl(s->drm, DRM_IOCTL_MODE_MAP_DUMB, &map))
@@ -426,6 +427,8 @@ FIXTURE_SETUP(buffer)
 	long runs, pinned;
 
 	self->screen.drm = -1;
+	if (variant->memory == THP && !has_thp())
+		SKIP(return, NO_THP);
 	want_huge_pages();
 	vkms_on_one_cpu();
 	self->before = held();
@@ -590,13 +593,14 @@ TEST_F(buffer, two_importers)
  */
 TEST_F_TIMEOUT(buffer, frame_from_vmap, 120)
 {
-	static const struct {
-		unsigned int x;
-		unsigned int y;
+	const size_t words = PAGE / 4;
+	const struct {
+		size_t word;
+		unsigned int page;
 	} pixels[] = {
 		{ 0, 0 },			/* first of the first page */
-		{ WIDTH / 2, HEIGHT / 2 },
-		{ WIDTH - 1, HEIGHT - 1 },	/* last of the last page */
+		{ words / 2, HEIGHT / 2 },
+		{ words - 1, HEIGHT - 1 },	/* last of the last page */
 	};
 	struct screen *s = &self->screen;
 	struct buffer *b = &self->b;
@@ -611,16 +615,17 @@ TEST_F_TIMEOUT(buffer, frame_from_vmap, 120)
 	EXPECT_EQ(drm_close_handle(s->drm, import.handle), 0);
 	dumb_fb = screen_dumb(s, &dumb);
 
-	for (unsigned int y = 0; y < HEIGHT; y++)
-		memcpy(dumb + y * WIDTH, b->map + b->page[y] * PAGE, PAGE);
+	for (unsigned int n = 0; n < HEIGHT; n++)
+		memcpy(dumb + n * words, b->map + b->page[n] * PAGE, PAGE);
 	crc = screen_crc(s, dumb_fb);
 	EXPECT_EQ(screen_crc(s, fb), crc);
 
 	for (size_t i = 0; i < ARRAY_SIZE(pixels); i++) {
-		pixel = (uint32_t *)(b->map + b->page[pixels[i].y] * PAGE) + pixels[i].x;
+		pixel = (uint32_t *)(b->map + b->page[pixels[i].page] * PAGE) +
+			pixels[i].word;
 		*pixel ^= 0x404040;
-		for (unsigned int y = 0; y < HEIGHT; y++)
-			memcpy(dumb + y * WIDTH, b->map + b->page[y] * PAGE, PAGE);
+		for (unsigned int n = 0; n < HEIGHT; n++)
+			memcpy(dumb + n * words, b->map + b->page[n] * PAGE, PAGE);
 		changed = screen_crc(s, dumb_fb);
 		EXPECT_NE(changed, crc);
 		EXPECT_EQ(screen_crc(s, fb), changed);
@@ -656,6 +661,8 @@ FIXTURE_VARIANT_ADD(end, HUGETLB) { HUGETLB };
 FIXTURE_SETUP(end)
 {
 	self->screen.drm = -1;
+	if (variant->memory == THP && !has_thp())
+		SKIP(return, NO_THP);
 	want_huge_pages();
 	vkms_on_one_cpu();
 	self->before = held();

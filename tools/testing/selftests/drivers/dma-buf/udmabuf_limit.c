@@ -407,39 +407,37 @@ struct counted {
 	struct { unsigned int first, nr; } items[6];
 };
 
-#define H	512	/* pages of a huge page */
-
-static const struct counted counted[] = {
-	/* Small pages count as often as they are listed. */
-	{ SHMEM, 4, { { 0, 4 } } },
-	{ SHMEM, 8, { { 0, 4 }, { 2, 4 } } },
-	{ SHMEM, 3, { { 5, 1 }, { 5, 1 }, { 5, 1 } } },
-	/* Huge pages count in full, whatever parts of them are listed, */
-	{ THP, H, { { 3, 2 } } },
-	{ THP, H, { { 3, 2 }, { 5, 1 }, { 6, 10 } } },
-	{ THP, 2 * H, { { 3, 2 }, { 700, 1 } } },
-	{ THP, 2 * H, { { 500, 24 } } },
-	{ THP, H, { { 0, H } } },
-	{ THP, 2 * H, { { 0, 2 * H } } },
-	{ THP, H, { { 8, 8 }, { 0, 8 } } },
-	{ THP, H, { { 0, 1 }, { 2, 1 }, { 4, 1 } } },
-	{ THP, 2 * H, { { 0, 1 }, { 600, 1 }, { 7, 1 }, { 520, 2 } } },
-	/* until more is listed than they have. */
-	{ THP, 2 * H, { { 0, H }, { 0, H } } },
-	{ THP, H + 1, { { 0, H }, { 3, 1 } } },
-	{ THP, H + 1, { { 3, 1 }, { 0, H } } },
-	{ THP, 600, { { 0, 300 }, { 0, 300 } } },
-	{ THP, 2 * H + 88, { { 0, 300 }, { 0, 300 }, { H, 1 } } },
-	/* Of hugetlb's, only what is listed. */
-	{ HUGETLB, 2, { { 3, 2 } } },
-	{ HUGETLB, 24, { { 500, 24 } } },
-	{ HUGETLB, 2 * H, { { 0, 2 * H } } },
-	{ HUGETLB, 3, { { 0, 1 }, { 2, 1 }, { 4, 1 } } },
-};
-
 /* The same in debugfs, for buffer and user, and in fdinfo. */
 TEST_F(limit, overlapping_and_repeated_items)
 {
+	const struct counted counted[] = {
+		/* Small pages count as often as they are listed. */
+		{ SHMEM, 4, { { 0, 4 } } },
+		{ SHMEM, 8, { { 0, 4 }, { 2, 4 } } },
+		{ SHMEM, 3, { { 5, 1 }, { 5, 1 }, { 5, 1 } } },
+		/* Huge pages count in full, whatever parts of them are listed, */
+		{ THP, H, { { 3, 2 } } },
+		{ THP, H, { { 3, 2 }, { 5, 1 }, { 6, 10 } } },
+		{ THP, 2 * H, { { 3, 2 }, { H + 12, 1 } } },
+		{ THP, 2 * H, { { H - 12, 24 } } },
+		{ THP, H, { { 0, H } } },
+		{ THP, 2 * H, { { 0, 2 * H } } },
+		{ THP, H, { { 8, 8 }, { 0, 8 } } },
+		{ THP, H, { { 0, 1 }, { 2, 1 }, { 4, 1 } } },
+		{ THP, 2 * H, { { 0, 1 }, { H + 8, 1 }, { 7, 1 }, { H + 10, 2 } } },
+		/* until more is listed than they have. */
+		{ THP, 2 * H, { { 0, H }, { 0, H } } },
+		{ THP, H + 1, { { 0, H }, { 3, 1 } } },
+		{ THP, H + 1, { { 3, 1 }, { 0, H } } },
+		{ THP, H + 8, { { 0, H - 8 }, { 0, 16 } } },
+		{ THP, 2 * H + 8, { { 0, H - 8 }, { 0, 16 }, { H, 1 } } },
+		/* Of hugetlb's, only what is listed. */
+		{ HUGETLB, 2, { { 3, 2 } } },
+		{ HUGETLB, 24, { { H - 12, 24 } } },
+		{ HUGETLB, 2 * H, { { 0, 2 * H } } },
+		{ HUGETLB, 3, { { 0, 1 }, { 2, 1 }, { 4, 1 } } },
+	};
+
 	for (size_t i = 0; i < ARRAY_SIZE(counted); i++) {
 		const struct counted *c = &counted[i];
 		struct udmabuf_create_item items[6];
@@ -448,6 +446,8 @@ TEST_F(limit, overlapping_and_repeated_items)
 		char path[64];
 		int memfd, fd;
 
+		if (c->memory == THP && !has_thp())
+			continue;
 		memfd = memfd_filled(c->memory, 2 * HUGE, 1, NULL);
 		for (; n < 6 && c->items[n].nr; n++)
 			items[n] = (struct udmabuf_create_item) {
@@ -474,11 +474,13 @@ TEST_F(limit, overlapping_and_repeated_items)
 /* A page of each of five huge pages is more than four of them. */
 TEST_F(limit, rest_of_huge_pages)
 {
-	int keep = udmabuf_create(self->dev, self->memfd, 0, PAGE);
 	struct udmabuf_create_item items[4];
-	int memfd = memfd_filled(THP, 4 * HUGE, 1, NULL);
-	int fd;
+	int keep, memfd, fd;
 
+	if (!has_thp())
+		SKIP(return, NO_THP);
+	memfd = memfd_filled(THP, 4 * HUGE, 1, NULL);
+	keep = udmabuf_create(self->dev, self->memfd, 0, PAGE);
 	ASSERT_GE(keep, 0);
 	for (int i = 0; i < 4; i++)
 		items[i] = (struct udmabuf_create_item) {

@@ -73,12 +73,15 @@ TEST_F(poisoned, shmem)
 /* A huge page that cannot be split, as it is pinned: a page of it, and no other. */
 TEST_F(poisoned, thp)
 {
-	void *map;
-	int memfd = memfd_filled(THP, HUGE, 1, &map);
-	int fd = udmabuf_create(self->dev, memfd, 0, HUGE);
-	char *pinned;
+	int memfd, fd;
 	uint64_t frame;
+	char *pinned;
+	void *map;
 
+	if (!has_thp())
+		SKIP(return, NO_THP);
+	memfd = memfd_filled(THP, HUGE, 1, &map);
+	fd = udmabuf_create(self->dev, memfd, 0, HUGE);
 	ASSERT_GE(fd, 0);
 	pinned = map_shared(fd, HUGE, PROT_READ);
 	frame = poison((char *)map + 5 * PAGE);

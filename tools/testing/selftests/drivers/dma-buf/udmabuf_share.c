@@ -38,6 +38,8 @@ FIXTURE_VARIANT_ADD(share, hugetlb) { .memory = HUGETLB };
 
 FIXTURE_SETUP(share)
 {
+	if (variant->memory == THP && !has_thp())
+		SKIP(return, NO_THP);
 	want_huge_pages();
 	self->before = held();
 	self->dev = udmabuf_open();
@@ -117,7 +119,7 @@ static void check_list(struct __test_metadata *_metadata, FIXTURE_DATA(share) *s
 }
 
 #define CHECK_LIST(...) do {							\
-	static const struct piece pieces_[] = { __VA_ARGS__ };			\
+	const struct piece pieces_[] = { __VA_ARGS__ };			\
 	check_list(_metadata, self, pieces_, ARRAY_SIZE(pieces_));		\
 } while (0)
 
@@ -129,45 +131,45 @@ TEST_F_TIMEOUT(share, whole, 300)
 TEST_F(share, one_page)
 {
 	CHECK_LIST({ 0, 0, 1 });
-	CHECK_LIST({ 0, 513, 1 });
+	CHECK_LIST({ 0, H + 1, 1 });
 	CHECK_LIST({ 0, PAGES - 1, 1 });
 }
 
 TEST_F(share, parts_of_huge_pages)
 {
-	CHECK_LIST({ 0, 1, 510 });
-	CHECK_LIST({ 0, 500, 40 });
-	CHECK_LIST({ 0, 511, 514 });
-	CHECK_LIST({ 0, 7, 3 }, { 0, 519, 3 }, { 0, 1031, 3 });
+	CHECK_LIST({ 0, 1, H - 2 });
+	CHECK_LIST({ 0, H - 12, 40 });
+	CHECK_LIST({ 0, H - 1, H + 2 });
+	CHECK_LIST({ 0, 7, 3 }, { 0, H + 7, 3 }, { 0, 2 * H + 7, 3 });
 }
 
 TEST_F(share, adjacent_items)
 {
-	CHECK_LIST({ 0, 3, 2 }, { 0, 5, 1 }, { 0, 6, 506 }, { 0, 512, 512 });
+	CHECK_LIST({ 0, 3, 2 }, { 0, 5, 1 }, { 0, 6, H - 6 }, { 0, H, H });
 }
 
 TEST_F(share, reversed_items)
 {
-	CHECK_LIST({ 0, 1024, 512 }, { 0, 512, 512 }, { 0, 0, 512 });
+	CHECK_LIST({ 0, 2 * H, H }, { 0, H, H }, { 0, 0, H });
 	CHECK_LIST({ 0, 9, 1 }, { 0, 8, 1 }, { 0, 7, 1 }, { 0, 6, 1 });
 }
 
 TEST_F(share, repeated_items)
 {
 	CHECK_LIST({ 0, 5, 1 }, { 0, 5, 1 }, { 0, 5, 1 });
-	CHECK_LIST({ 0, 510, 4 }, { 0, 510, 4 });
+	CHECK_LIST({ 0, H - 2, 4 }, { 0, H - 2, 4 });
 }
 
 TEST_F(share, overlapping_items)
 {
 	CHECK_LIST({ 0, 0, 20 }, { 0, 10, 20 }, { 0, 5, 10 });
-	CHECK_LIST({ 0, 500, 30 }, { 0, 505, 600 });
+	CHECK_LIST({ 0, H - 12, 30 }, { 0, H - 7, H + 20 });
 }
 
 TEST_F(share, two_memfds)
 {
-	CHECK_LIST({ 0, 0, 3 }, { 1, 3, 3 }, { 0, 3, 3 }, { 1, 0, 600 },
-		   { 0, 510, 5 });
+	CHECK_LIST({ 0, 0, 3 }, { 1, 3, 3 }, { 0, 3, 3 }, { 1, 0, H + 8 },
+		   { 0, H - 2, 5 });
 }
 
 TEST_F_TIMEOUT(share, scattered_items, 300)
@@ -299,7 +301,7 @@ TEST_F(share, written_pages_are_kept)
  */
 TEST_F(share, fallocated)
 {
-	static const char zeroes[PAGE];
+	const char zeroes[64 << 10] = {};
 	const size_t pages = 2 * HUGE / PAGE;
 	int stale = memfd_filled(variant->memory, pages * PAGE, 5, NULL);
 	int memfd = memfd_new(variant->memory, pages * PAGE), fd;
@@ -337,18 +339,18 @@ TEST_F(share, hole_over_whole_folios)
 
 	ASSERT_GE(fd, 0);
 	map = map_shared(fd, PAGES * PAGE, PROT_READ | PROT_WRITE);
-	EXPECT_TRUE(page_is(map + 512 * PAGE, 1, 512));
+	EXPECT_TRUE(page_is(map + H * PAGE, 1, H));
 
 	ASSERT_EQ(fallocate(self->memfd[0], FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
 			    HUGE, HUGE), 0);
-	for (size_t i = 512; i < 1024; i++) {
+	for (size_t i = H; i < 2 * H; i++) {
 		ASSERT_TRUE(page_is(map + i * PAGE, 1, i));
 		ASSERT_EQ(*(uint64_t *)(self->mem[0] + i * PAGE), 0);
 	}
-	mark_page(self->mem[0] + 512 * PAGE, 7, 0);
-	EXPECT_TRUE(page_is(map + 512 * PAGE, 1, 512));
-	mark_page(map + 513 * PAGE, 8, 0);
-	EXPECT_EQ(*(uint64_t *)(self->mem[0] + 513 * PAGE), 0);
+	mark_page(self->mem[0] + H * PAGE, 7, 0);
+	EXPECT_TRUE(page_is(map + H * PAGE, 1, H));
+	mark_page(map + (H + 1) * PAGE, 8, 0);
+	EXPECT_EQ(*(uint64_t *)(self->mem[0] + (H + 1) * PAGE), 0);
 	EXPECT_TRUE(page_is(self->mem[0], 1, 0));
 
 	/* A new buffer has the memfd's new pages. */
@@ -382,13 +384,13 @@ TEST_F(share, hole_over_a_part)
 		EXPECT_EQ(((uint64_t *)map)[PAGE / 8 - 1], ~page_mark(1, 0));
 	} else {
 		ASSERT_EQ(fallocate(self->memfd[0], FALLOC_FL_PUNCH_HOLE |
-				    FALLOC_FL_KEEP_SIZE, 516 * PAGE, 8 * PAGE), 0);
-		for (size_t i = 516; i < 524; i++)
+				    FALLOC_FL_KEEP_SIZE, (H + 4) * PAGE, 8 * PAGE), 0);
+		for (size_t i = H + 4; i < H + 12; i++)
 			EXPECT_EQ(*(uint64_t *)(map + i * PAGE), 0);
-		EXPECT_TRUE(page_is(map + 515 * PAGE, 1, 515));
-		EXPECT_TRUE(page_is(map + 524 * PAGE, 1, 524));
-		mark_page(self->mem[0] + 517 * PAGE, 9, 517);
-		EXPECT_TRUE(page_is(map + 517 * PAGE, 9, 517));
+		EXPECT_TRUE(page_is(map + (H + 3) * PAGE, 1, H + 3));
+		EXPECT_TRUE(page_is(map + (H + 12) * PAGE, 1, H + 12));
+		mark_page(self->mem[0] + (H + 5) * PAGE, 9, H + 5);
+		EXPECT_TRUE(page_is(map + (H + 5) * PAGE, 9, H + 5));
 	}
 	mark_page(map, 9, 0);
 	EXPECT_TRUE(page_is(self->mem[0], 9, 0));
@@ -404,7 +406,7 @@ TEST_F(share, truncate_and_seals_afterwards)
 	ASSERT_GE(fd, 0);
 	EXPECT_EQ(ftruncate(self->memfd[0], 0), -1);
 	EXPECT_EQ(errno, EPERM);
-	EXPECT_EQ(ftruncate(self->memfd[0], (PAGES + 512) * PAGE), 0);
+	EXPECT_EQ(ftruncate(self->memfd[0], (PAGES + H) * PAGE), 0);
 
 	/* Mapped for writing, then mapped by nobody, but pinned. */
 	EXPECT_EQ(fcntl(self->memfd[0], F_ADD_SEALS, F_SEAL_WRITE), -1);

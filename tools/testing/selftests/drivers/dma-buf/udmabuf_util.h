@@ -28,13 +28,14 @@
 
 #include "../../kselftest.h"
 
-#define PAGE	4096UL
-#define HUGE	(2UL << 20)
+#define PAGE	((unsigned long)getpagesize())
+#define HUGE	(2UL << 20)	/* also where a huge entry of a page table is larger */
+#define H	(HUGE / PAGE)	/* pages of a huge page */
 
 /* Where a memfd's pages come from. */
 enum memory {
-	SHMEM,		/* 4 KiB pages */
-	THP,		/* shmem, transparent huge pages */
+	SHMEM,		/* the smallest pages */
+	THP,		/* shmem, transparent huge pages of 2 MiB */
 	HUGETLB,	/* 2 MiB pages */
 };
 
@@ -63,6 +64,26 @@ static inline long file_value(const char *path, const char *name)
 	fclose(f);
 	return value;
 }
+
+/* The size of a huge entry of a page table: HUGE, or more where pages are large. */
+static inline size_t entry_size(void)
+{
+	FILE *f = fopen("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size", "r");
+	size_t size;
+
+	if (!f || fscanf(f, "%zu", &size) != 1)
+		die("hpage_pmd_size");
+	fclose(f);
+	return size;
+}
+
+/* shmem's transparent huge pages are as large as a huge entry. */
+static inline bool has_thp(void)
+{
+	return entry_size() == HUGE;
+}
+
+#define NO_THP	"transparent huge pages are larger than 2 MiB here"
 
 static inline int udmabuf_open(void)
 {
