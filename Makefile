@@ -3,7 +3,7 @@
 # The front door.  Everything is made under build/ and out/.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-frames check bench kcsan stress fuzz coverage kernel shell lint tree refresh clean
+.PHONY: help demo demo-frames check bench kcsan stress soak fuzz coverage kernel shell lint tree refresh clean
 
 help:
 	@echo "make demo     a guest's framebuffer through a udmabuf: out/framebuffer.png"
@@ -15,7 +15,9 @@ help:
 	@echo "              SUITE=udmabuf, vfio, iommufd or hmm-range for one of the four)"
 	@echo "make kcsan    the range helper's tests under the data race detector"
 	@echo "              (MINUTES=10: how long it is stressed)"
-	@echo "make stress   that stress on the debug kernel, preemptible (MINUTES=10)"
+	@echo "make stress   that stress on the debug kernel, preemptible, and udmabuf and VFIO"
+	@echo "              while the machine is short of memory (MINUTES=10, each)"
+	@echo "make soak     all parts at once: does anything pile up? (MINUTES=60)"
 	@echo "make fuzz     programs of calls, guided by coverage (MINUTES=10)"
 	@echo "make coverage which of our functions make check has reached: out/coverage.md"
 	@echo "make kernel   both kernels, plain and debug"
@@ -67,7 +69,12 @@ kcsan: tree
 
 stress: tree
 	@scripts/build debug
-	@scripts/check --minutes $(MINUTES) hmm-range
+	@scripts/check --minutes $(MINUTES) hmm-range pressure
+
+soak: MINUTES = 60
+soak: tree
+	@scripts/build plain
+	@scripts/check --kernel plain --minutes $(MINUTES) soak
 
 fuzz: tree
 	@scripts/deps fuzz

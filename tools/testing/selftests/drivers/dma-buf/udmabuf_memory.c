@@ -146,17 +146,6 @@ FIXTURE_TEARDOWN(charged)
 	EXPECT_HELD(self->before);
 }
 
-static long number_in(const char *path)
-{
-	FILE *f = fopen(path, "r");
-	long n;
-
-	if (!f || fscanf(f, "%ld", &n) != 1)
-		die(path);
-	fclose(f);
-	return n;
-}
-
 TEST_F(charged, hugetlb_limit)
 {
 	int memfd = memfd_new(HUGETLB, 4 * HUGE), fd;

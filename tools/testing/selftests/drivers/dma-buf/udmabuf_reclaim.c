@@ -9,11 +9,9 @@
  */
 #include <pthread.h>
 #include <sched.h>
-#include <sys/swap.h>
 #include <time.h>
 
-#include <linux/loop.h>
-
+#include "udmabuf_swap.h"
 #include "udmabuf_util.h"
 #include "../../kselftest_harness.h"
 
@@ -164,31 +162,6 @@ TEST_F_TIMEOUT(reclaim, collapse_races_with_creation, 600)
 	EXPECT_GT(done, 0);
 }
 
-/* Swaps to a loop device over a memfd whose pages are there.  Returns what to close. */
-static int swap_on(char *path, size_t len)
-{
-	int control = open("/dev/loop-control", O_RDWR | O_CLOEXEC);
-	int backing = memfd_create("swap", MFD_CLOEXEC), loop;
-	char *map;
-
-	if (control < 0 || backing < 0 || ftruncate(backing, SWAP_SIZE))
-		die("loop device");
-	map = map_shared(backing, SWAP_SIZE, PROT_READ | PROT_WRITE);
-	memset(map, 0, SWAP_SIZE);
-	((uint32_t *)map)[1024 / 4] = 1;			/* version */
-	((uint32_t *)map)[1024 / 4 + 1] = SWAP_SIZE / PAGE - 1;	/* last page */
-	memcpy(map + PAGE - 10, "SWAPSPACE2", 10);
-	munmap(map, SWAP_SIZE);
-
-	snprintf(path, len, "/dev/loop%d", ioctl(control, LOOP_CTL_GET_FREE));
-	loop = open(path, O_RDWR | O_CLOEXEC);
-	if (loop < 0 || ioctl(loop, LOOP_SET_FD, backing) || swapon(path, 0))
-		die("swap");
-	close(backing);
-	close(control);
-	return loop;
-}
-
 static double seconds(void)
 {
 	struct timespec now;
@@ -202,9 +175,10 @@ TEST_F_TIMEOUT(reclaim, pageout_races_with_creation, 240)
 	struct taker t = { .size = PAGEOUT_SIZE, .advice = MADV_PAGEOUT };
 	long before = file_value("/proc/vmstat", "pswpout"), swapped = 0;
 	double end = seconds() + PAGEOUT_SECONDS;
-	char path[32];
-	int loop = swap_on(path, sizeof(path)), i;
 	long lost = 0;
+	int i;
+
+	swap_on(SWAP_SIZE);
 
 	/* From a microsecond to some milliseconds ahead: at times reclaim comes first. */
 	for (i = 0; !lost && i < PAGEOUT_ROUNDS && (seconds() < end || swapped <= 0); i++) {
@@ -212,9 +186,7 @@ TEST_F_TIMEOUT(reclaim, pageout_races_with_creation, 240)
 		swapped = file_value("/proc/vmstat", "pswpout") - before;
 	}
 	TH_LOG("%d rounds, %ld pages were swapped out", i, swapped);
-	EXPECT_EQ(swapoff(path), 0);
-	ioctl(loop, LOOP_CLR_FD, 0);
-	close(loop);
+	EXPECT_TRUE(swap_off());
 	EXPECT_EQ(lost, 0);
 	EXPECT_GT(swapped, 0);
 }

@@ -59,16 +59,6 @@ static uint64_t frames(int dev, int memfd, size_t size, long n)
 	return (now() - start) / n;
 }
 
-/* What is not free, in bytes, with nothing in caches. */
-static long memory_used(void)
-{
-	sync();
-	write_file("/proc/sys/vm/drop_caches", "3");
-	write_file("/proc/sys/vm/stat_refresh", "1");
-	return (file_value("/proc/meminfo", "MemTotal") -
-		file_value("/proc/meminfo", "MemFree")) * 1024;
-}
-
 static void soak(const char *name, int dev, size_t size, long n)
 {
 	int memfd = memfd_filled(SHMEM, size, 1, NULL);

@@ -65,16 +65,22 @@ static inline long file_value(const char *path, const char *name)
 	return value;
 }
 
+/* All that a file has: a number. */
+static inline long number_in(const char *path)
+{
+	FILE *f = fopen(path, "r");
+	long n;
+
+	if (!f || fscanf(f, "%ld", &n) != 1)
+		die(path);
+	fclose(f);
+	return n;
+}
+
 /* The size of a huge entry of a page table: HUGE, or more where pages are large. */
 static inline size_t entry_size(void)
 {
-	FILE *f = fopen("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size", "r");
-	size_t size;
-
-	if (!f || fscanf(f, "%zu", &size) != 1)
-		die("hpage_pmd_size");
-	fclose(f);
-	return size;
+	return number_in("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size");
 }
 
 /* shmem's transparent huge pages are as large as a huge entry. */
@@ -94,16 +100,30 @@ static inline int udmabuf_open(void)
 	return fd;
 }
 
-/* A memfd with F_SEAL_SHRINK, its pages not there yet. */
-static inline int memfd_new(enum memory memory, size_t size)
+/* A memfd with F_SEAL_SHRINK, its pages not there yet; or -errno. */
+static inline int memfd_try(enum memory memory, size_t size)
 {
 	unsigned int flags = MFD_ALLOW_SEALING | MFD_CLOEXEC;
-	int fd;
+	int fd, err;
 
 	if (memory == HUGETLB)
 		flags |= MFD_HUGETLB | MFD_HUGE_2MB;
 	fd = memfd_create("udmabuf", flags);
-	if (fd < 0 || ftruncate(fd, size) || fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK))
+	if (fd < 0)
+		return -errno;
+	if (!ftruncate(fd, size) && !fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK))
+		return fd;
+	err = errno;
+	close(fd);
+	return -err;
+}
+
+static inline int memfd_new(enum memory memory, size_t size)
+{
+	int fd = memfd_try(memory, size);
+
+	errno = -fd;
+	if (fd < 0)
 		die("memfd");
 	return fd;
 }
@@ -168,6 +188,32 @@ static inline void write_file(const char *path, const char *text)
 	if (fd < 0 || write(fd, text, strlen(text)) != (ssize_t)strlen(text))
 		die(path);
 	close(fd);
+}
+
+/* Free pages that CPUs keep for themselves. */
+static inline long pages_of_cpus(void)
+{
+	FILE *f = fopen("/proc/zoneinfo", "r");
+	char line[256];
+	long n, sum = 0;
+
+	if (!f)
+		die("/proc/zoneinfo");
+	while (fgets(line, sizeof(line), f))
+		if (sscanf(line, " count: %ld", &n) == 1)
+			sum += n;
+	fclose(f);
+	return sum;
+}
+
+/* What is not free, in bytes, with nothing in caches. */
+static inline long memory_used(void)
+{
+	sync();
+	write_file("/proc/sys/vm/drop_caches", "3");
+	write_file("/proc/sys/vm/stat_refresh", "1");
+	return (file_value("/proc/meminfo", "MemTotal") -
+		file_value("/proc/meminfo", "MemFree")) * 1024 - pages_of_cpus() * PAGE;
 }
 
 /* Lets memfds have what huge pages the tests want. */
