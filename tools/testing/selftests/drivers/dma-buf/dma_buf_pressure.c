@@ -46,20 +46,6 @@
 #define MADV_SOFT_OFFLINE	101
 #endif
 
-/* 0, or -errno. */
-static int try_write(const char *path, const char *text)
-{
-	int fd = open(path, O_WRONLY | O_CLOEXEC);
-	int ret = 0;
-
-	if (fd < 0)
-		return -errno;
-	if (write(fd, text, strlen(text)) < 0)
-		ret = -errno;
-	close(fd);
-	return ret;
-}
-
 /* Disturbers */
 
 static int out_of_memory_in_group(unsigned int *seed)
@@ -172,7 +158,7 @@ static int online(const char *path, unsigned int *seed)
 	return ret;
 }
 
-static int memory(unsigned int *seed)
+static int some_block(unsigned int *seed)
 {
 	char path[64];
 
@@ -237,7 +223,7 @@ static struct role disturbers[] = {
 	{ "compaction", compact, .pause_ms = 300 },
 	{ "caches emptied", empty_caches, .pause_ms = 1000 },
 	{ "CPU offline", cpu, .pause_ms = 500 },
-	{ "memory offline", memory, .pause_ms = 200, .alone = true },
+	{ "memory offline", some_block, .pause_ms = 200, .alone = true },
 	{ "pages moved off bad memory", poison_some, .pause_ms = 200, .alone = true },
 	{ NULL, run_other, .pause_ms = 1000, .alone = true },		/* the last */
 };

@@ -56,7 +56,12 @@ static inline void forget_error(uint64_t frame)
 	char text[32];
 
 	snprintf(text, sizeof(text), "%#llx", (unsigned long long)frame);
-	write_file("/sys/kernel/debug/hwpoison/unpoison-pfn", text);
+	/* Others that look for pages to move may have it for a moment. */
+	for (int i = 0; i < 1000; i++) {
+		if (try_write("/sys/kernel/debug/hwpoison/unpoison-pfn", text) != -EBUSY)
+			break;
+		usleep(10000);
+	}
 	if (frame_has(frame, KPF_HWPOISON))
 		die("unpoison-pfn");
 }

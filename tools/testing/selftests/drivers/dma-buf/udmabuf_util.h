@@ -181,13 +181,24 @@ static inline void *map_aligned(int fd, size_t size, int prot)
 	return at;
 }
 
+/* 0, or -errno. */
+static inline int try_write(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY | O_CLOEXEC), ret = 0;
+
+	if (fd < 0)
+		return -errno;
+	if (write(fd, text, strlen(text)) != (ssize_t)strlen(text))
+		ret = -errno;
+	close(fd);
+	return ret;
+}
+
 static inline void write_file(const char *path, const char *text)
 {
-	int fd = open(path, O_WRONLY);
-
-	if (fd < 0 || write(fd, text, strlen(text)) != (ssize_t)strlen(text))
+	errno = -try_write(path, text);
+	if (errno)
 		die(path);
-	close(fd);
 }
 
 /* Free pages that CPUs keep for themselves. */
