@@ -12,6 +12,10 @@
 #include "../../build/linux/tools/testing/selftests/vfio/vfio_util.c"
 #include "init.h"
 
+/* A constant: the guest is x86's. */
+#undef PAGE
+#define PAGE	4096UL
+
 #define WORDS		256	/* that DMA copies */
 
 #define EDU_SOURCE	0x80
