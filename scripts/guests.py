@@ -46,7 +46,7 @@ def initramfs(name, init, files=()):
     return place / "initramfs"
 
 
-def client(name, init, files, *arguments, kernel="plain", options=()):
+def client(name, init, files, *arguments, options=()):
     """Runs scripts/guest/client.py in a machine: QEMU in it, and its guest in that.
 
     The guest has nothing but files and init, as initramfs() has them.  Returns the
@@ -56,8 +56,8 @@ def client(name, init, files, *arguments, kernel="plain", options=()):
     share = BUILD / name / "share"
     shutil.rmtree(share, ignore_errors=True)
     status, _ = guest(name, " ".join(
-        ["python3", f"{ROOT}/scripts/guest/client.py", *arguments, str(image(kernel)),
-         str(archive)]), "--kernel", kernel, "--share", share, "--timeout", 2400, *options)
+        ["python3", f"{ROOT}/scripts/guest/client.py", *arguments, str(image("plain")),
+         str(archive)]), "--kernel", "plain", "--share", share, "--timeout", 2400, *options)
     if status:
         raise Failure(
             f"failed in the virtual machine (status {status}): see above, then\n"

@@ -20,7 +20,7 @@ MODULE_IMPORT_NS(DMA_BUF);
 
 /* As many as fit in a megabyte: more than a BAR has uses. */
 #define VFIO_PCI_DMA_BUF_MAX_RANGES	65536
-/* And of a size that takes an importer seconds at most; a whole BAR may be larger. */
+/* The largest sum of ranges, unless the BAR is larger: it bounds an importer's page tables. */
 #define VFIO_PCI_DMA_BUF_MAX_SIZE	(64ULL * SZ_1G)
 
 /*
@@ -235,7 +235,6 @@ static int vfio_pci_dma_buf_add_ranges(struct vfio_pci_dma_buf *buf, u64 *size,
 				       const struct resource *bar,
 				       const struct vfio_region_dma_range *ranges, u32 nr)
 {
-	/* A BAR may be named again and again, and costs an importer page tables each time. */
 	u64 limit = max_t(u64, VFIO_PCI_DMA_BUF_MAX_SIZE, resource_size(bar));
 	struct dma_buf_phys_range *last = NULL;
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Ranges of a BAR are exported, mapped by processes and by a device, revoked, forever and
- * for a moment, and left behind by processes that are killed; memfds and these ranges are
+ * Ranges of a BAR are exported, mapped by processes and by a device, revoked, permanently and
+ * temporarily, and left behind by processes that are killed; memfds and these ranges are
  * mapped and unmapped in an IOAS.  Another device that has the same bytes shows what is
  * really written.
  *
@@ -77,7 +77,7 @@ static int forgive(int ret)
 	return ret == -ENODEV || ret == -ENODATA ? 0 : ret;
 }
 
-/* A mapping is written through until the dma-buf is revoked, and not a moment longer. */
+/* A mapping can be written to until the dma-buf is revoked, and not after that. */
 static int map_and_revoke(unsigned int *seed)
 {
 	volatile uint64_t *map;
@@ -124,7 +124,7 @@ static int import_with(int fd, uint32_t flags)
 	}
 	if (!ret) {
 		ret = dmabuf_revoke(&ram, fd);
-		/* What has let go of it cannot have it again. */
+		/* An importer cannot map a dma-buf that is revoked permanently. */
 		if (!ret && importer_map(importer) != -ENODEV)
 			ret = -EEXIST;
 	}
@@ -145,7 +145,7 @@ static int import(unsigned int *seed)
 	return ret;
 }
 
-/* All are revoked for a moment. */
+/* All are revoked temporarily. */
 static int revoke_all(unsigned int *seed)
 {
 	int ret;
@@ -229,7 +229,7 @@ static int map_memfd(unsigned int *seed)
 	return ret;
 }
 
-/* A dma-buf in an IOAS, revoked there for moments, and then forever. */
+/* A dma-buf in an IOAS, revoked there temporarily by others, and then permanently. */
 static int map_dma_buf(unsigned int *seed)
 {
 	int fd, ret, iommufd = ours.vfio.iommu;

@@ -451,16 +451,25 @@ TEST_F_TIMEOUT(timeout, endless_fences_hot_reset, 120)
 	}
 }
 
+/* An importer instead of the one that keeps its mapping, with a fence for so long. */
+static int fenced_importer(struct __test_metadata *_metadata, FIXTURE_DATA(timeout) *self,
+			   uint32_t flags, uint32_t ms)
+{
+	int importer = importer_attach(self->edu, self->dmabuf, flags);
+
+	ASSERT_GE(importer, 0);
+	ASSERT_EQ(importer_unmap(self->importer), 0);
+	ASSERT_EQ(importer_map(importer), 0);
+	ASSERT_EQ(importer_fence(importer, ms), 0);
+	return importer;
+}
+
 /* A fence that is late is as good as a mapping, even if the mapping is gone. */
 TEST_F(timeout, fence)
 {
-	int other = importer_attach(self->edu, self->dmabuf, 0);
+	int other = fenced_importer(_metadata, self, 0, 4 * TIMEOUT_MS);
 	uint64_t start;
 
-	ASSERT_GE(other, 0);
-	ASSERT_EQ(importer_unmap(self->importer), 0);
-	ASSERT_EQ(importer_map(other), 0);
-	ASSERT_EQ(importer_fence(other, 4 * TIMEOUT_MS), 0);
 	EXPECT_EQ(vfio_reset(&self->vfio), -EBUSY);
 	start = milliseconds();
 	while (vfio_reset(&self->vfio) == -EBUSY)
@@ -471,13 +480,9 @@ TEST_F(timeout, fence)
 /* It is not forgotten if the dma-buf is restored before it signals. */
 TEST_F(timeout, fence_of_a_restored_buffer)
 {
-	int other = importer_attach(self->edu, self->dmabuf, 0);
 	uint64_t start = milliseconds();
+	int other = fenced_importer(_metadata, self, 0, 10000);
 
-	ASSERT_GE(other, 0);
-	ASSERT_EQ(importer_unmap(self->importer), 0);
-	ASSERT_EQ(importer_map(other), 0);
-	ASSERT_EQ(importer_fence(other, 10000), 0);
 	EXPECT_EQ(vfio_reset(&self->vfio), -EBUSY);
 	EXPECT_EQ(vfio_memory(&self->vfio, true), 0);
 	EXPECT_EQ(importer_status(other).is_mapped, 0);
@@ -490,13 +495,9 @@ TEST_F(timeout, fence_of_a_restored_buffer)
 /* Nor, after EBUSY, the fence of a buffer that nobody has any more. */
 TEST_F(timeout, fence_of_a_released_buffer)
 {
-	int other = importer_attach(self->edu, self->dmabuf, 0);
 	uint64_t start = milliseconds();
+	int other = fenced_importer(_metadata, self, 0, 5000);
 
-	ASSERT_GE(other, 0);
-	ASSERT_EQ(importer_unmap(self->importer), 0);
-	ASSERT_EQ(importer_map(other), 0);
-	ASSERT_EQ(importer_fence(other, 5000), 0);
 	EXPECT_EQ(vfio_reset(&self->vfio), -EBUSY);
 	/* One of the two waits, this or the next reset. */
 	close(self->importer);
@@ -512,13 +513,9 @@ TEST_F(timeout, fence_of_a_released_buffer)
 /* An importer that unmaps in time, though late, holds nothing up for longer. */
 TEST_F(timeout, in_time)
 {
-	int other = importer_attach(self->edu, self->dmabuf, DMA_BUF_IMPORTER_LATE);
+	int other = fenced_importer(_metadata, self, DMA_BUF_IMPORTER_LATE, 1000);
 
-	ASSERT_GE(other, 0);
-	ASSERT_EQ(importer_unmap(self->importer), 0);
-	ASSERT_EQ(importer_map(other), 0);
 	vfio_parameter("revoke_timeout_ms", 20000);
-	ASSERT_EQ(importer_fence(other, 1000), 0);
 	EXPECT_EQ(vfio_reset(&self->vfio), 0);
 	EXPECT_EQ(importer_status(other).is_mapped, 0);
 	close(other);

@@ -10,7 +10,8 @@
  * -x: a program that does one thing more to the machine, and undoes it
  *
  * The command is to end after so many seconds. It runs in the cgroup, with PRESSURE in its
- * environment. Needs root, udmabuf, and what it says when it is missing; for -c nothing.
+ * environment. Needs root and udmabuf and, without -c, swap, cgroups, a second CPU, memory
+ * hotplug and hwpoison-inject: it names what is missing.
  */
 #include <dirent.h>
 #include <sys/resource.h>
@@ -106,9 +107,8 @@ static void on_alarm(int sig)
 }
 
 /*
- * The blocks of memory that there are at the beginning.  What is plugged later is left
- * alone: who unplugs it has no signal that would end the wait for pinned pages, which are
- * not there as long as its pages have to be movable.
+ * The blocks of memory at the beginning.  Those that are plugged later stay online_movable,
+ * so that no page in them is pinned: unplugging would wait for it, and no signal ends that.
  */
 static int blocks[MOST_BLOCKS];
 static size_t nr_blocks;
@@ -125,8 +125,8 @@ static void find_blocks(void)
 }
 
 /*
- * Pinned pages keep it where it is: the kernel tries until there is a signal.  One that
- * comes before, while it waits for the lock, is none.
+ * The kernel tries until a signal comes, if pages are pinned.  The timer repeats: the kernel
+ * may take the first signal while it still waits for a lock.
  */
 static int offline(const char *path)
 {
@@ -144,7 +144,7 @@ static int offline(const char *path)
 	return ret;
 }
 
-/* Back it is, at times, memory whose pages have to be movable. */
+/* At random, the block takes movable pages alone from now on. */
 static int online(const char *path, unsigned int *seed)
 {
 	int ret;
@@ -212,9 +212,9 @@ static int run_other(unsigned int *seed)
 }
 
 /*
- * Memory goes offline while there is some: what is to move finds no place otherwise, and the
- * kernel tries for longer than anybody waits. And while nobody asks for a page to be moved by
- * MADV_SOFT_OFFLINE: that has the page, waits for memory to be offline, and is waited for.
+ * Memory does not go offline while another role has used up all memory: pages could not be
+ * moved, and the kernel would try without end. Nor during MADV_SOFT_OFFLINE, which holds a
+ * page and waits for the offlining, which waits for the page.
  */
 static struct role disturbers[] = {
 	{ "out of memory in a cgroup", out_of_memory_in_group, .pause_ms = 1000 },
@@ -322,8 +322,8 @@ static void group_make(void)
 }
 
 /*
- * Nobody is in it any more: what it is charged for is caches, which can go, and what each
- * CPU has in store. Of its statistics, those of pages that were found bad stay behind.
+ * The cgroup has no process left. It is charged for caches, which are reclaimed, and for what
+ * each CPU keeps in advance. Pages that were found bad may stay in its statistics.
  */
 static void group_end(void)
 {

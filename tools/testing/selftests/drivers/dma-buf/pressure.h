@@ -69,7 +69,7 @@ static inline void oom_score(int score)
 		_exit(KSFT_FAIL);
 }
 
-/* One at a time has it. */
+/* Held for a turn of a role that is alone. */
 static inline void role_lock(int file, short type)
 {
 	struct flock lock = { .l_type = type };
