@@ -405,7 +405,7 @@ TEST_F(map_file, truncated_meanwhile)
 
 	ASSERT_EQ(ftruncate(truncation.fd, SIZE), 0);
 	ASSERT_EQ(pthread_create(&thread, NULL, truncate_again_and_again, &truncation), 0);
-	for (int i = 0; i < 300; i++)
+	for (int i = 0; i < 300 || !mapped; i++)
 		if (!map(&self->space, truncation.fd, 0, SIZE)) {
 			mapped++;
 			EXPECT_EQ(unmap(&self->space, IOVA, SIZE), 0);
@@ -413,7 +413,6 @@ TEST_F(map_file, truncated_meanwhile)
 	truncation.stop = true;
 	pthread_join(thread, NULL);
 	EXPECT_EQ(ftruncate(truncation.fd, 0), 0);
-	EXPECT_GT(mapped, 0);
 	EXPECT_EQ(reserved_huge_pages(), before);
 	close(truncation.fd);
 }
