@@ -281,10 +281,10 @@ int main(int argc, char **argv)
 	vfio_get(&ram, RAM, GROUP);
 	vfio_memory(&ram, true);
 	edu_get(&ours, REGISTERS);
-	before = held();
+	before = held_of("vfio");
 	roles_start(roles, ARRAY_SIZE(roles), seconds);
 	roles_wait(roles, ARRAY_SIZE(roles), seconds);
-	after = held();
+	after = held_of("vfio");
 	ksft_test_result(!memcmp(&before, &after, sizeof(before)),
 			 "%ld dma-bufs, %ld attachments, %ld mappings more\n",
 			 after.buffers - before.buffers, after.attachments - before.attachments,

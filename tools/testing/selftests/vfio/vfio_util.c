@@ -798,28 +798,34 @@ static long count_lines(const char *path, const char *text)
 	return n;
 }
 
-struct held held(void)
+struct held held_of(const char *exporter)
 {
 	static const char bufinfo[] = "/sys/kernel/debug/dma_buf/bufinfo";
 	struct held h = { .fds = count_fds() };
 	FILE *f = fopen(bufinfo, "r");
-	char line[256];
+	char line[256], name[32];
+	bool counts = false;
 	long n;
 
 	if (!f)
 		die(bufinfo);
 	while (fgets(line, sizeof(line), f)) {
-		if (sscanf(line, "Total %ld", &n) != 1)
-			continue;
-		if (strstr(line, "devices attached"))
+		if (sscanf(line, "%*u\t%*x\t%*x\t%*d\t%31s", name) == 1) {
+			counts = strstr(name, exporter);
+			h.buffers += counts;
+		} else if (counts && sscanf(line, "Total %ld devices attached", &n) == 1) {
 			h.attachments += n;
-		else if (strstr(line, "objects"))
-			h.buffers += n;
+		}
 	}
 	fclose(f);
 	if (!access("/sys/kernel/debug/dma-api/dump", R_OK))
 		h.mappings = count_lines("/sys/kernel/debug/dma-api/dump", " resource ");
 	return h;
+}
+
+struct held held(void)
+{
+	return held_of("");
 }
 
 bool module_parameter(const char *module, const char *name, const char *value)

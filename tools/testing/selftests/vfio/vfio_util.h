@@ -203,6 +203,8 @@ struct held {
 };
 
 struct held held(void);
+/* The same, with the dma-bufs of one exporter alone. */
+struct held held_of(const char *exporter);
 
 #define EXPECT_HELD(before) do {						\
 	struct held now_ = held();						\

@@ -191,11 +191,12 @@ static inline unsigned int roles_arguments(int argc, char **argv, struct role *r
 	return atoi(argv[1]);
 }
 
-/* Takes memory until it is killed. */
+/* Takes memory until it is killed, or its parent is. */
 static inline void eat(void)
 {
 	size_t size = 32UL << 20;
 
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	oom_score(1000);
 	for (;;) {
 		char *p = mmap(NULL, size, PROT_READ | PROT_WRITE,
