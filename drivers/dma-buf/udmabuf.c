@@ -179,11 +179,11 @@ static struct udmabuf_user *udmabuf_get_user(kuid_t uid)
 	guard(mutex)(&udmabuf_lock);
 	user = xa_load(&udmabuf_users, __kuid_val(uid));
 	if (!user) {
-		user = kzalloc(sizeof(*user), GFP_KERNEL_ACCOUNT);
+		/* Not accounted: reclaim for one cgroup must not hold up other users. */
+		user = kzalloc(sizeof(*user), GFP_KERNEL);
 		if (!user)
 			return NULL;
 		user->uid = uid;
-		/* Not accounted: a node of the XArray is of several users. */
 		if (xa_err(xa_store(&udmabuf_users, __kuid_val(uid), user, GFP_KERNEL))) {
 			kfree(user);
 			return NULL;
@@ -1072,10 +1072,12 @@ static long udmabuf_pin_piece(struct udmabuf *ub, struct udmabuf_pinner *p,
 static int udmabuf_pin_hold(struct udmabuf *ub, struct udmabuf_pinner *p)
 {
 	unsigned int folios = UDMABUF_HOLD_FOLIOS;
-	u64 start, bytes = UDMABUF_HOLD_BYTES;
+	u64 start, cleared, bytes = UDMABUF_HOLD_BYTES;
 	long ret;
 
-	inode_lock_shared(file_inode(p->memfd));
+	/* write() to the memfd has the lock while it waits for its source. */
+	if (inode_lock_shared_killable(file_inode(p->memfd)))
+		return -EINTR;
 	ret = udmabuf_check_memfd(p->memfd);
 	while (ret >= 0 && folios && bytes && udmabuf_has_more(p) &&
 	       !fatal_signal_pending(current)) {
@@ -1084,10 +1086,13 @@ static int udmabuf_pin_hold(struct udmabuf *ub, struct udmabuf_pinner *p)
 			udmabuf_next_range(p);
 			start = p->pos;
 			ret = udmabuf_pin_piece(ub, p, folios, bytes);
-			/* A huge page may have been cleared for a part of it. */
-			if (ret > 0)
-				bytes -= min(bytes, max(p->pos - start,
-							folio_size(p->folios[ret - 1])));
+			/* The first and the last may have been cleared for a part of them. */
+			if (ret > 0) {
+				cleared = folio_size(p->folios[ret - 1]);
+				if (ret > 1)
+					cleared += folio_size(p->folios[0]);
+				bytes -= min(bytes, max(p->pos - start, cleared));
+			}
 		}
 		folios -= max(ret, 0L);
 	}

@@ -20,6 +20,7 @@
 #include <linux/udmabuf.h>
 #include <linux/vfio.h>
 
+#include "../drivers/dma-buf/stalled_write.h"
 #include "../kselftest_harness.h"
 #include "../../../../drivers/iommu/iommufd/iommufd_test.h"
 
@@ -415,6 +416,25 @@ TEST_F(map_file, truncated_meanwhile)
 	EXPECT_EQ(ftruncate(truncation.fd, 0), 0);
 	EXPECT_EQ(reserved_huge_pages(), before);
 	close(truncation.fd);
+}
+
+/* Another process can have the lock of a memfd's inode as long as it likes. */
+TEST_F_TIMEOUT(map_file, written_meanwhile, 30)
+{
+	struct space *space = &self->space;
+	struct stalled_write writer;
+	int fd;
+	char *p = memfd_map(&fd, false);
+
+	ASSERT_TRUE(stalled_write_begin(&writer, fd));
+	EXPECT_EQ(map(space, fd, 0, SIZE), 0);
+	expect_memory(_metadata, space, p, SIZE);
+	ASSERT_EQ(domain_add(space), 0);
+	EXPECT_EQ(domain_remove(space), 0);
+	EXPECT_EQ(unmap(space, IOVA, SIZE), 0);
+	stalled_write_end(&writer);
+	munmap(p, SIZE);
+	close(fd);
 }
 
 /*

@@ -11,6 +11,7 @@
 #include <sys/wait.h>
 #include <time.h>
 
+#include "stalled_write.h"
 #include "udmabuf_util.h"
 #include "../../kselftest_harness.h"
 
@@ -501,6 +502,34 @@ TEST_F_TIMEOUT(errors, fatal_signal, 300)
 	close(ready[0]);
 	close(ready[1]);
 	udmabuf_parameter("size_limit_mb", limit);
+}
+
+/*
+ * Another process can have the lock of a memfd's inode as long as it likes.  A task that waits
+ * for it can be killed.
+ */
+TEST_F(errors, killed_while_written)
+{
+	struct stalled_write writer;
+	int status, tries;
+	pid_t pid;
+
+	ASSERT_TRUE(stalled_write_begin(&writer, self->memfd));
+	pid = fork();
+	ASSERT_GE(pid, 0);
+	if (!pid) {
+		udmabuf_create(self->dev, self->memfd, 0, SIZE);
+		_exit(0);
+	}
+	usleep(200000);
+	EXPECT_EQ(waitpid(pid, &status, WNOHANG), 0);
+	kill(pid, SIGKILL);
+	for (tries = 0; tries < 100 && waitpid(pid, &status, WNOHANG) != pid; tries++)
+		usleep(50000);
+	EXPECT_LT(tries, 100);
+	stalled_write_end(&writer);
+	if (tries == 100)
+		waitpid(pid, &status, 0);
 }
 
 /*
