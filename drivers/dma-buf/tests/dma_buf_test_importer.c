@@ -13,6 +13,7 @@
  * none starts any more.  Nothing is allocated under engine.lock, and no dma_resv is
  * taken, as exporters wait for move_notify.
  */
+#include <linux/delay.h>
 #include <linux/dma-buf.h>
 #include <linux/dma-fence.h>
 #include <linux/dma-mapping.h>
@@ -279,6 +280,8 @@ static void importer_move_notify(struct dma_buf_attachment *attach)
 
 	dma_resv_assert_held(attach->dmabuf->resv);
 	importer->notified++;
+	if (importer->flags & DMA_BUF_IMPORTER_SLOW)
+		msleep(DMA_BUF_IMPORTER_SLOW_MS);
 	if (importer->flags & DMA_BUF_IMPORTER_KEEP)
 		return;
 	if (!(importer->flags & DMA_BUF_IMPORTER_LATE))

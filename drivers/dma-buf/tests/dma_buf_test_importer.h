@@ -29,6 +29,9 @@
 #define DMA_BUF_IMPORTER_REMAP		0x20
 /* It maps only for the device to read; the kernel does not stop a COPY the other way. */
 #define DMA_BUF_IMPORTER_READ		0x40
+/* Its move_notify takes a long time. */
+#define DMA_BUF_IMPORTER_SLOW		0x80
+#define DMA_BUF_IMPORTER_SLOW_MS	8000
 
 /**
  * struct dma_buf_importer_attach - who attaches, to what, and how it behaves

@@ -206,10 +206,13 @@ static void vfio_pci_dma_buf_release(struct dma_buf *dmabuf)
 {
 	struct vfio_pci_dma_buf *buf = dmabuf->priv;
 
-	/* Nobody has it mapped, but a device may still be at work: the buffer stays busy. */
-	if (atomic_read(&buf->nr_busy))
-		dma_resv_wait_timeout(dmabuf->resv, DMA_RESV_USAGE_BOOKKEEP, false,
-				      MAX_SCHEDULE_TIMEOUT);
+	/*
+	 * No importer has it mapped.  It is busy until a fence of its revocation signals: wait
+	 * for that, and not for fences that came later.  A second more, as the timeout can be 0.
+	 */
+	while (vfio_pci_dma_bufs_wait(buf->bufs, &buf->nr_busy, jiffies + HZ,
+				      VFIO_PCI_WAIT_BOUNDED))
+		;
 	vfio_pci_dma_buf_withdraw(buf);
 	vfio_pci_dma_bufs_put(buf->bufs);
 	kvfree(buf);

@@ -3,9 +3,10 @@
  * VFIO PCI: revoking the dma-bufs of many devices at once, by notifiers: when the PCI core
  * resets a physical function, which disables its virtual functions, and before system sleep.
  *
- * All buffers are revoked before the first wait, so that importers stop at the same time.  The
- * wait is without the lock, which others need.  A device that is bound meanwhile starts with
- * the cause.
+ * All buffers are revoked before the first wait, so that importers stop at the same time.  Their
+ * callbacks and the wait are without the lock, which others need.  A device that is bound
+ * meanwhile starts with the cause.  The operations of one physical function come one after the
+ * other, under its device lock, and so do those of the system.
  */
 #include <linux/notifier.h>
 #include <linux/pci.h>
@@ -47,33 +48,27 @@ static bool vfio_pci_dma_bufs_match(struct vfio_pci_dma_bufs *bufs, struct pci_d
 	return !parent || (bufs->pdev->is_virtfn && pci_physfn(bufs->pdev) == parent);
 }
 
-static void vfio_pci_dma_bufs_change_all(struct pci_dev *parent, unsigned int clear,
-					 unsigned int set)
+/*
+ * The buffers of a device that @cause has to be set or cleared for or, if there is no @cause, of
+ * one that is busy.  The caller gets a reference.
+ */
+static struct vfio_pci_dma_bufs *vfio_pci_dma_bufs_find(struct pci_dev *parent,
+							unsigned int cause, bool set)
 {
-	struct vfio_pci_dma_bufs *bufs;
-
-	lockdep_assert_held(&vfio_pci_devices_lock);
-
-	list_for_each_entry(bufs, &vfio_pci_devices, device)
-		if (vfio_pci_dma_bufs_match(bufs, parent))
-			vfio_pci_dma_bufs_change(bufs, clear, set);
-}
-
-/* The buffers of a device that is busy, with a reference. */
-static struct vfio_pci_dma_bufs *vfio_pci_dma_bufs_find_busy(struct pci_dev *parent)
-{
-	struct vfio_pci_dma_bufs *bufs, *busy = NULL;
+	struct vfio_pci_dma_bufs *bufs, *found = NULL;
 
 	mutex_lock(&vfio_pci_devices_lock);
 	list_for_each_entry(bufs, &vfio_pci_devices, device) {
-		if (vfio_pci_dma_bufs_match(bufs, parent) && atomic_read(&bufs->nr_busy)) {
+		if (vfio_pci_dma_bufs_match(bufs, parent) &&
+		    (cause ? !(READ_ONCE(bufs->causes) & cause) == set :
+			     atomic_read(&bufs->nr_busy))) {
 			kref_get(&bufs->kref);
-			busy = bufs;
+			found = bufs;
 			break;
 		}
 	}
 	mutex_unlock(&vfio_pci_devices_lock);
-	return busy;
+	return found;
 }
 
 /* The time begins now: not before the importers' callbacks, nor the wait for a lock. */
@@ -82,7 +77,7 @@ static void vfio_pci_dma_bufs_wait_all(struct pci_dev *parent)
 	unsigned long start = jiffies;
 	struct vfio_pci_dma_bufs *bufs, *late = NULL;
 
-	while (!late && (bufs = vfio_pci_dma_bufs_find_busy(parent))) {
+	while (!late && (bufs = vfio_pci_dma_bufs_find(parent, 0, false))) {
 		if (vfio_pci_dma_bufs_wait(bufs, &bufs->nr_busy, start, VFIO_PCI_WAIT_BOUNDED))
 			late = bufs;
 		vfio_pci_dma_bufs_put(bufs);
@@ -98,22 +93,32 @@ static void vfio_pci_dma_bufs_wait_all(struct pci_dev *parent)
 	mutex_unlock(&vfio_pci_devices_lock);
 }
 
+static void vfio_pci_dma_bufs_set_cause(struct pci_dev *parent, unsigned int cause, bool set)
+{
+	struct vfio_pci_dma_bufs *bufs;
+
+	while ((bufs = vfio_pci_dma_bufs_find(parent, cause, set))) {
+		vfio_pci_dma_bufs_change(bufs, set ? 0 : cause, set ? cause : 0);
+		vfio_pci_dma_bufs_put(bufs);
+	}
+	if (set)
+		vfio_pci_dma_bufs_wait_all(parent);
+}
+
 void vfio_pci_dma_buf_parent_reset(struct pci_dev *parent, unsigned long event)
 {
+	bool resets = event == PCI_RESET_PREPARE;
+
 	if (!parent->is_physfn)
 		return;
 	mutex_lock(&vfio_pci_devices_lock);
-	if (event == PCI_RESET_PREPARE) {
+	if (resets)
 		/* Without memory, a virtual function that is bound meanwhile lacks the cause. */
 		xa_store(&vfio_pci_resets, (unsigned long)parent, parent, GFP_NOIO);
-		vfio_pci_dma_bufs_change_all(parent, 0, VFIO_PCI_REVOKED_PARENT);
-	} else {
+	else
 		xa_erase(&vfio_pci_resets, (unsigned long)parent);
-		vfio_pci_dma_bufs_change_all(parent, VFIO_PCI_REVOKED_PARENT, 0);
-	}
 	mutex_unlock(&vfio_pci_devices_lock);
-	if (event == PCI_RESET_PREPARE)
-		vfio_pci_dma_bufs_wait_all(parent);
+	vfio_pci_dma_bufs_set_cause(parent, VFIO_PCI_REVOKED_PARENT, resets);
 }
 
 static int vfio_pci_reset_notify(struct notifier_block *nb, unsigned long event, void *data)
@@ -137,13 +142,8 @@ static int vfio_pci_sleep_notify(struct notifier_block *nb, unsigned long event,
 
 	mutex_lock(&vfio_pci_devices_lock);
 	vfio_pci_sleeps = sleeps;
-	if (sleeps)
-		vfio_pci_dma_bufs_change_all(NULL, 0, VFIO_PCI_REVOKED_SUSPEND);
-	else
-		vfio_pci_dma_bufs_change_all(NULL, VFIO_PCI_REVOKED_SUSPEND, 0);
 	mutex_unlock(&vfio_pci_devices_lock);
-	if (sleeps)
-		vfio_pci_dma_bufs_wait_all(NULL);
+	vfio_pci_dma_bufs_set_cause(NULL, VFIO_PCI_REVOKED_SUSPEND, sleeps);
 	return NOTIFY_OK;
 }
 

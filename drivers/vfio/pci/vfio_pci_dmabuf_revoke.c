@@ -242,7 +242,7 @@ static noinline void vfio_pci_dma_bufs_update_all(struct vfio_pci_dma_bufs *bufs
 
 static void vfio_pci_dma_bufs_update(struct vfio_pci_dma_bufs *bufs, unsigned int causes)
 {
-	bufs->causes = causes;
+	WRITE_ONCE(bufs->causes, causes);	/* see vfio_pci_dma_bufs_find() */
 	if (!list_empty(&bufs->list))
 		vfio_pci_dma_bufs_update_all(bufs);
 }
@@ -497,6 +497,7 @@ void vfio_pci_dma_buf_reset_done(struct vfio_pci_core_device *vdev)
 int vfio_pci_dma_buf_open_begin(struct vfio_pci_core_device *vdev)
 {
 	struct vfio_pci_dma_bufs *bufs = vdev->dma_bufs;
+	unsigned int causes;
 
 	if (!bufs)
 		return 0;
@@ -504,12 +505,14 @@ int vfio_pci_dma_buf_open_begin(struct vfio_pci_core_device *vdev)
 	if (atomic_read(&bufs->nr_busy))
 		return -EBUSY;
 	mutex_lock(&bufs->lock);
-	if (bufs->causes & VFIO_PCI_REVOKED_ERROR) {
-		bufs->causes &= ~VFIO_PCI_REVOKED_ERROR;
+	causes = bufs->causes;
+	if (causes & VFIO_PCI_REVOKED_ERROR) {
+		causes &= ~VFIO_PCI_REVOKED_ERROR;
 		if (!vfio_pci_recovered(bufs->pdev))
-			bufs->causes |= VFIO_PCI_REVOKED_NO_BARS;
+			causes |= VFIO_PCI_REVOKED_NO_BARS;
+		WRITE_ONCE(bufs->causes, causes);
 	}
-	if (bufs->causes & VFIO_PCI_REVOKED_NO_BARS)
+	if (causes & VFIO_PCI_REVOKED_NO_BARS)
 		pci_notice_ratelimited(bufs->pdev,
 				       "after an error: no dma-bufs until the device is removed and rescanned\n");
 	mutex_unlock(&bufs->lock);

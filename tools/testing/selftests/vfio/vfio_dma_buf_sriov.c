@@ -152,6 +152,27 @@ TEST_F(sriov, physical_function_closed)
 	EXPECT_EQ(importer_map(self->importer), 0);
 }
 
+/* While an importer's callback takes its time, a driver can be bound to another device. */
+TEST_F(sriov, slow_callback)
+{
+	pthread_t thread;
+	uint64_t start;
+	char name[16];
+
+	ASSERT_TRUE(device_find(VIRTUAL_TWO, name));
+	device_bind(name, NULL);
+	import(_metadata, self, DMA_BUF_IMPORTER_SLOW);
+	ASSERT_EQ(pthread_create(&thread, NULL, reset_physical, self->physical), 0);
+	sleep_ms(1000);
+	start = milliseconds();
+	device_bind(name, "vfio-pci");
+	EXPECT_LT(milliseconds() - start, DMA_BUF_IMPORTER_SLOW_MS - 3000);
+	/* After the callback: it had begun. */
+	EXPECT_GE(importer_status(self->importer).notified, 1);
+	pthread_join(thread, NULL);
+	EXPECT_EQ(importer_status(self->importer).notified, 2);
+}
+
 static void *unbind_physical(void *data)
 {
 	device_write(data, "driver/unbind", data);
