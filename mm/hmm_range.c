@@ -125,11 +125,11 @@ EXPORT_SYMBOL_GPL(hmm_tracker_register);
  * @tracker: registered; must be unregistered once
  *
  * Tasks that wait in a call on the tracker return -ECANCELED when the invalidations that
- * they wait for end, or at their time-out. Tasks that read pages do so at the next multiple
- * of 16 MiB. Later calls return it at once, as long as the driver keeps the memory of the
- * tracker. After the last commit function, the invalidate callback is called once more:
- * for the whole range, with MMU_NOTIFY_CLEAR, allowed to block. From then on
- * hmm_range_valid() is false.
+ * they wait for end, or -ETIMEDOUT at their timeout. Tasks that read pages return -ECANCELED
+ * at the next multiple of 16 MiB. Later calls return it at once, as long as the driver keeps
+ * the memory of the tracker. After the last commit function, the invalidate callback is
+ * called once more: for the whole range, with MMU_NOTIFY_CLEAR, allowed to block. From then
+ * on hmm_range_valid() is false.
  *
  * A page fault in progress is not interrupted. If its page comes from a server
  * (userfaultfd, FUSE), this waits until the server answers, or the faulting task is killed,

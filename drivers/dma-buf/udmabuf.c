@@ -82,8 +82,8 @@ MODULE_PARM_DESC(user_limit_mb,
 		 "Most memory that one user's buffers may pin, in MiB (default 0: half of the machine's, negative: no limit)");
 
 /*
- * How much is pinned in one hold of a memfd's inode lock: folios that are there cost
- * little each, folios that are not have to be allocated and cleared.
+ * Bounds for one hold of a memfd's inode lock.  The number of folios bounds the time for
+ * folios that exist; the bytes bound it for folios that have to be allocated and cleared.
  */
 #define UDMABUF_HOLD_FOLIOS	(PAGE_SIZE / sizeof(struct folio *))
 #define UDMABUF_HOLD_BYTES	SZ_64M
@@ -112,9 +112,8 @@ struct udmabuf_user {
  * @mappings: device mappings, &struct udmabuf_mapping
  * @node: in udmabuf_buffers, under udmabuf_lock
  * @user: the user that it counts for
- * @pinned: the pages that it counts for: of each folio all pages, or as many as are
- *	listed of the folio if that is more, or if it is hugetlb's; immutable once the
- *	dma-buf exists
+ * @pinned: number of pages that are charged to @user, see udmabuf_charge_rest();
+ *	immutable once the dma-buf exists
  * @pid: creator's thread group, in the initial PID namespace
  * @comm: creator's name
  */
@@ -301,9 +300,9 @@ static int udmabuf_append(struct udmabuf *ub, unsigned long pfn, u32 nr)
 }
 
 /*
- * Whether a piece that udmabuf_append() took holds a pin too many: it became part
- * of the last run, and does not begin its folio, so that the page before it, which
- * is of that run as well, is of the same folio.
+ * Returns true if a piece has a pin too many: udmabuf_append() merged it into the last run,
+ * and it does not begin its folio.  Such a piece continues a page of the same folio, for
+ * which the run holds a pin already.
  */
 static bool udmabuf_pin_is_spare(int merged, unsigned long first)
 {
@@ -360,10 +359,9 @@ static vm_fault_t udmabuf_fault(struct vm_fault *vmf)
 
 #ifdef CONFIG_ARCH_SUPPORTS_PMD_PFNMAP
 /*
- * The first frame of what a huge entry would map, if there can be one: its slot
- * lies in the vma, and the pages there in one run that is aligned as the slot is.
- * So it depends on vma and slot alone: faults on one slot agree, wherever in it
- * they are.
+ * Returns true if a huge entry can map the fault's address, with its first frame in @pfn:
+ * its slot must lie in the vma, and its pages in one run with the slot's alignment.  The
+ * result depends only on the vma and the slot, so all faults on a slot agree.
  */
 static bool udmabuf_huge_frame(const struct vm_fault *vmf, unsigned int order,
 			       unsigned long *pfn)
@@ -613,7 +611,7 @@ static struct sg_table *udmabuf_map(struct dma_buf_attachment *attach,
 	ret = dma_map_sgtable(m->dev, &m->sgt, m->dir, DMA_ATTR_SKIP_CPU_SYNC);
 	if (ret)
 		goto err_free_table;
-	/* One step: an end of CPU access comes before it, or finds the mapping. */
+	/* Under one lock: end_cpu_access() syncs this mapping, or has run before. */
 	scoped_guard(mutex, &ub->lock) {
 		dma_sync_sgtable_for_device(m->dev, &m->sgt, m->dir);
 		list_add(&m->node, &ub->mappings);
@@ -778,9 +776,9 @@ static s64 udmabuf_check_items(const struct udmabuf_create_item *items, u32 coun
 }
 
 /*
- * A file that can shrink would leave the dma-buf with pages that are nobody's; a
- * file that is sealed against writes must not be written through the dma-buf.
- * Files of a tmpfs or hugetlbfs mount are sealed against sealing.
+ * Without F_SEAL_SHRINK, a truncation could take pages from the file that the dma-buf
+ * goes on using.  A file that is sealed against writes must not be written through the
+ * dma-buf.  Files of a tmpfs or hugetlbfs mount cannot get seals (F_SEAL_SEAL).
  */
 static int udmabuf_check_memfd(struct file *memfd)
 {
@@ -853,7 +851,7 @@ static void udmabuf_keep_dirty(const struct udmabuf *ub, struct folio *folio)
 		set_page_dirty_lock(&folio->page);
 }
 
-/* How many of the folios are small, and contiguous in memory; at least 1. */
+/* Keeps the small, contiguous folios from folios[0] on dirty.  Returns their number, >= 1. */
 static long udmabuf_small_folios(const struct udmabuf *ub, struct folio **folios, long n)
 {
 	unsigned long pfn = folio_pfn(folios[0]);
@@ -894,9 +892,10 @@ struct udmabuf_pinner {
 };
 
 /*
- * A pin on a part of a huge page keeps all of it from being reclaimed.  The listed part is
- * charged already: charge the rest, and give back what later items list of it.  So a folio
- * counts with all its pages, or with as many as are listed if that is more.
+ * A pin on a part of a huge page keeps all of it from being reclaimed.  The listed pages
+ * are charged already.  Charge the folio's other pages, and uncharge those that a later
+ * item lists.  So a folio is charged for all its pages, or for the listed ones if they
+ * are more.
  *
  * @first: the page of the folio that p->pos is at.
  */
@@ -910,7 +909,7 @@ static int udmabuf_charge_rest(struct udmabuf *ub, struct udmabuf_pinner *p,
 	/* Nothing is lost to reclaim: the page's pool and hugetlb cgroup bound it. */
 	if (folio_test_hugetlb(folio))
 		return 0;
-	/* The end of a hold cut the folio, and its first piece stood for all of it. */
+	/* The previous piece ended inside this folio, and has charged all of it. */
 	if (first && p->pos != p->start && folio == p->last)
 		return 0;
 	p->last = folio;
@@ -1064,10 +1063,10 @@ static long udmabuf_pin_piece(struct udmabuf *ub, struct udmabuf_pinner *p,
 }
 
 /*
- * One hold of the inode lock.  memfd_add_seals() takes it exclusively, so that
- * what the seals said stays true until the pins are there; from then on, it finds
- * the pins.  Between two holds a writer can come in: then the next hold sees its
- * seal, or the seal was refused because of the pins of this one.
+ * Pins under one hold of the inode lock.  memfd_add_seals() takes the lock exclusively,
+ * so the seals do not change between the check and the pins.  After that it refuses
+ * F_SEAL_WRITE because of the pins.  If it adds a seal against writes between two holds,
+ * the check of the next hold fails.
  */
 static int udmabuf_pin_hold(struct udmabuf *ub, struct udmabuf_pinner *p)
 {

@@ -79,16 +79,16 @@ int hmm_range_populate(struct hmm_range *range,
 		       unsigned int timeout_ms);
 
 /**
- * hmm_range_valid - has the range stayed as it was read?
+ * hmm_range_valid - test whether a range is still valid
  * @range: as filled by hmm_range_wait_until_valid(), hmm_range_snapshot() or
  *	hmm_range_populate()
  *
  * Drivers use only this, not mmu_interval_read_retry(): that relies on the seq being
  * set under the driver's lock, and a tracker's is set before its callback, without it.
  *
- * Context: under the lock that the tracker's invalidate callback takes. Ask once: true
- * holds until the lock is dropped, even if a second call would return false, as the CPU's
- * page tables may change only after the callback had the lock. Without the lock, true
+ * Context: under the lock that the tracker's invalidate callback takes. Call it once per
+ * section: true holds until the lock is dropped, even if a second call returns false, as the
+ * CPU's page tables change only after the callback has had the lock. Without the lock, true
  * means nothing, and false is final. mmap_lock does not matter.
  * Return: true if the last call for @range returned 0 and nothing has hit the tracker
  * since. hmm_tracker_unregister() is a hit, too.

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* To be told of resets of physical functions, for drivers of virtual functions. */
+/* Notifier of resets of physical functions, for drivers of virtual functions. */
 #ifndef _LINUX_PCI_RESET_H
 #define _LINUX_PCI_RESET_H
 
 struct notifier_block;
 
-/* What a notifier is called with. */
+/* Events of the notifier. */
 #define PCI_RESET_PREPARE	0
 #define PCI_RESET_DONE		1
 

@@ -3,8 +3,8 @@
  * dma-bufs in an IOAS
  *
  * An iopt_pages of a dma-buf pins nothing and stores no PFNs. The exporter keeps the
- * buffer in place while it is mapped by dma_buf_map_phys(), and may take it away:
- * then it calls move_notify.
+ * buffer in place while it is mapped by dma_buf_map_phys(). To revoke the buffer it
+ * calls move_notify, which unmaps it.
  *
  * State. The pages are live, or they are not:
  *
@@ -14,9 +14,9 @@
  *			domain
  *
  * Creation makes them live or fails; later only move_notify changes it. Areas and
- * domains come and go in either state; where the pages are not live there is nothing to
- * map and nothing to unmap, only domains to remember: move_notify cannot look at an
- * IOAS, whose locks come before the dma_resv.
+ * domains are added and removed in either state. While the pages are not live, an area
+ * only records its domains: move_notify cannot read them from the IOAS, as the locks of
+ * an IOAS are taken before the dma_resv.
  *
  * Locks. The state, and the areas' lists of domains, change under the buffer's
  * dma_resv and pages->mutex. io_pagetable.h has the order.
@@ -63,8 +63,8 @@ struct iopt_dmabuf_domain {
 };
 
 /*
- * Not the class of other pages: under their mutex comes mmap_lock, which comes before
- * dma_resv.
+ * A lock class of its own: mmap_lock nests inside the mutex of other pages, and dma_resv
+ * nests inside mmap_lock. The mutex of these pages nests inside dma_resv.
  */
 static struct lock_class_key iopt_dmabuf_mutex_key;
 
@@ -240,9 +240,9 @@ static int iopt_dmabuf_up(struct iopt_pages *pages)
 }
 
 /*
- * Nobody is told whether the buffer went away or came back: take it down, and ask for
- * it. -ENODEV says that it is revoked; the exporter calls again when it is live. After
- * any other failure the pages stay as they are with a revoked buffer.
+ * move_notify does not tell a revocation from a restoration: unmap the buffer, and try to
+ * map it again. -ENODEV means that it is revoked; the exporter calls again when it is
+ * live. After another error the pages are not live, as with a revoked buffer.
  */
 static void iopt_dmabuf_move_notify(struct dma_buf_attachment *attach)
 {
@@ -481,12 +481,12 @@ void iopt_release_dmabuf(struct iopt_pages *pages)
 	kfree(pages->dmabuf);
 }
 
-/* Tells lockdep the whole order at once, so that it complains before it is too late */
+/* Teaches lockdep the whole lock order, so that it reports the first violation */
 int __init iopt_dmabuf_prime_lockdep(void)
 {
 	struct io_pagetable *iopt;
 	struct dma_resv resv;
-	struct mutex mutex;	/* stands for that of iopt_pages */
+	struct mutex mutex;	/* of the class of a dma-buf's iopt_pages.mutex */
 
 	if (!IS_ENABLED(CONFIG_LOCKDEP))
 		return 0;

@@ -152,8 +152,8 @@ static vm_fault_t vfio_pci_dma_buf_huge_fault(struct vm_fault *vmf, unsigned int
 		return VM_FAULT_FALLBACK;
 
 	/*
-	 * An importer may hold it for long: return for signals, then fault again.  Callers other
-	 * than the task itself, in user mode, would believe the fault done.
+	 * An importer may hold the lock for long.  A fault from user mode returns on a signal,
+	 * and is repeated.  Other callers would take VM_FAULT_NOPAGE for success.
 	 */
 	if (!(vmf->flags & FAULT_FLAG_USER))
 		dma_resv_lock(buf->dmabuf->resv, NULL);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * What the two halves of VFIO PCI's dma-bufs share: vfio_pci_dmabuf.c makes them and maps
- * them, vfio_pci_dmabuf_revoke.c revokes them, and explains states and locks.
+ * Shared by vfio_pci_dmabuf.c, which makes and maps dma-bufs, vfio_pci_dmabuf_revoke.c,
+ * which revokes them and describes states and locks, and vfio_pci_dmabuf_notify.c, which
+ * revokes those of many devices at once.
  */
 #ifndef VFIO_PCI_DMABUF_H
 #define VFIO_PCI_DMABUF_H
@@ -46,11 +47,11 @@ struct vfio_pci_dma_bufs {
  * @registered: the device, while the buffer holds a registration of it, and its memory decode
  *	with the VGA arbiter; changed by xchg()
  * @causes: why it is revoked; 0: it is live. Changed under @bufs->lock and dma_resv
- * @nr_tables: mappings by importers whose devices may still be at work after unmapping, until
- *	fences signal; not those of physical ranges. Under dma_resv
+ * @nr_tables: number of scatterlists that importers have mapped; an importer's device may use
+ *	one after it is unmapped, until fences signal. Under dma_resv
  * @nr_busy: all mappings, and 1 while @fence is pending or not known
- * @fence: what the importers' devices were doing when the buffer was revoked last; NULL:
- *	nothing; ERR_PTR(-ENOMEM): not known yet. Under @bufs->lock
+ * @fence: the fences of the reservation object at the last revocation; NULL: none;
+ *	ERR_PTR(-ENOMEM): not known yet. Under @bufs->lock
  * @signaled: callback of @fence
  * @readonly: devices must not write to it; immutable, as are all that follow
  * @nr_ranges: number of @ranges

@@ -13,7 +13,8 @@
  *   SUSPEND	system sleep			resume
  *   ERROR	AER, DPC, unplug		when the device decodes memory again, or
  *						close has restored its state
- *   NO_BARS	opened before it did so		never, until the driver is bound again
+ *   NO_BARS	open after ERROR, memory not	never, until the driver is bound again
+ *		decoded
  *   CLOSED	close				open, but never of a buffer
  *   REQUEST	REVOKE of one buffer		never
  *
@@ -141,7 +142,7 @@ static void vfio_pci_dma_buf_put_busy(struct vfio_pci_dma_buf *buf)
 {
 	bool idle = atomic_dec_and_test(&buf->nr_busy);
 
-	/* vfio_pci_dma_buf_update() counts while it sets CLOSED: one of the two finds both. */
+	/* vfio_pci_dma_buf_update() keeps it busy while it sets CLOSED: the last put sees that. */
 	if (idle && READ_ONCE(buf->causes) & VFIO_PCI_REVOKED_CLOSED)
 		vfio_pci_dma_buf_unregister(buf);
 	if (atomic_dec_and_test(&buf->bufs->nr_busy) || idle)
@@ -199,9 +200,9 @@ static void vfio_pci_dma_buf_get_fence(struct vfio_pci_dma_buf *buf)
 }
 
 /*
- * All under dma_resv, as map and fault are: they come before, and are undone here, or see the
- * buffer revoked.  Fences say something about DMA only if an importer has a scatterlist of the
- * buffer; one of an earlier revocation counts until it signals.
+ * Maps and faults take dma_resv as well: those that come before are undone here, later ones
+ * see the causes.  Fences matter only if an importer has a scatterlist of the buffer.  A fence
+ * of an earlier revocation counts until it signals.
  */
 static void vfio_pci_dma_buf_update(struct vfio_pci_dma_buf *buf, unsigned int cause)
 {
@@ -321,9 +322,10 @@ static void vfio_pci_dma_bufs_warn(struct vfio_pci_dma_bufs *bufs)
 }
 
 /*
- * The one wait: until @busy, the count of a buffer or of all, is 0, for revoke_timeout_ms from
- * @start.  Callers of one that is killable, and can be frozen, hold no lock.  Returns 0,
- * -EBUSY, or -EINTR for a fatal signal.
+ * Waits until @busy, the count of a buffer or of all, is 0.  Returns 0, -EBUSY when
+ * revoke_timeout_ms have passed since @start (VFIO_PCI_WAIT_CONFIG: never), or -EINTR for a
+ * fatal signal (VFIO_PCI_WAIT_BOUNDED: never).  Callers of a killable wait hold no lock, as
+ * the task can be frozen.
  */
 int vfio_pci_dma_bufs_wait_busy(struct vfio_pci_dma_bufs *bufs, const atomic_t *busy,
 				unsigned long start, enum vfio_pci_revoke_wait how)
@@ -491,8 +493,8 @@ void vfio_pci_dma_buf_reset_done(struct vfio_pci_core_device *vdev)
 }
 
 /*
- * The device is to be opened, is powered, and not enabled yet.  An error is over if it decodes
- * memory: recovery from one that came while it was closed has left it without addresses.
+ * Called before the device is enabled, with power.  If the device decodes memory, an error is
+ * over.  If not, recovery has reset it while it was closed, and it has lost its addresses.
  */
 int vfio_pci_dma_buf_open_begin(struct vfio_pci_core_device *vdev)
 {
@@ -552,9 +554,9 @@ void vfio_pci_dma_buf_close(struct vfio_pci_core_device *vdev)
 }
 
 /*
- * While importers of a device that is being closed are late, it decodes no memory, and will
- * not when its saved state is restored.  A virtual function's can't be switched off alone.
- * That state has the addresses, so an error is over: the next open sees decode off.
+ * Switches off the memory decode of a device that is closed while importers are late, also in
+ * its saved state.  A virtual function has no memory decode of its own.  The saved state has
+ * the addresses: clear ERROR, or the next open would take decode off for lost addresses.
  */
 void vfio_pci_dma_buf_disable_decode(struct vfio_pci_core_device *vdev)
 {

@@ -628,7 +628,7 @@ TEST_F(timeout, unbind_with_late_fence)
 	unbind_late(_metadata, self, false);
 }
 
-/* The reset goes on after the time-out, and restores the dma-buf. */
+/* The reset goes on after the timeout, and restores the dma-buf. */
 TEST_F(timeout, unbind_with_late_fence_of_a_reset)
 {
 	unbind_late(_metadata, self, true);
