@@ -14,6 +14,7 @@
  */
 #include "hmm_range_util.h"
 
+#include <malloc.h>
 #include <pthread.h>
 #include <signal.h>
 
@@ -277,6 +278,8 @@ int main(int argc, char **argv)
 
 	ksft_print_header();
 	ksft_set_plan(4);
+	/* malloc() must not take a hole in the memory for a heap: the hole is mapped again. */
+	mallopt(M_ARENA_MAX, 1);
 	mem = mmap(NULL, PAGES * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
 		   -1, 0);
 	if (mem == MAP_FAILED)

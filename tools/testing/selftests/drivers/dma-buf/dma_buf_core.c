@@ -136,6 +136,8 @@ TEST_F(core, address)
 	int fd = test_buffer(self->dev, DMA_BUF_TEST_PFNMAP);
 	char *gap = mmap(NULL, 3 * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
+	if (!has_huge_entries())
+		SKIP(return, NO_HUGE_ENTRIES);
 	ASSERT_GE(fd, 0);
 	for (size_t i = 0; i < ARRAY_SIZE(offsets); i++) {
 		size_t size = 3 * SLOT;
@@ -156,6 +158,8 @@ TEST_F(core, hint)
 	size_t size = 3 * SLOT;
 	char *area, *hint, *map;
 
+	if (!has_huge_entries())
+		SKIP(return, NO_HUGE_ENTRIES);
 	ASSERT_GE(fd, 0);
 	area = mmap(NULL, size + 2 * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	ASSERT_NE(area, MAP_FAILED);
@@ -279,6 +283,8 @@ TEST_F(core, fork_while_revoked)
 
 	if (sysconf(_SC_NPROCESSORS_ONLN) < 2)
 		SKIP(return, "needs two CPUs");
+	if (!has_huge_entries())
+		SKIP(return, NO_HUGE_ENTRIES);
 	ASSERT_GE(fd, 0);
 	map = map_shared(fd, SIZE, PROT_READ);
 	(void)*(volatile char *)map;

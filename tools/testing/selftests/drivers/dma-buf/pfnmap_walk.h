@@ -270,19 +270,20 @@ static bool walk_fork(char *at, size_t size)
 static const struct walker {
 	const char *name;
 	bool (*right)(char *at, size_t size);
+	bool numa;	/* only where the kernel has NUMA */
 } walkers[] = {
 	{ "smaps", walk_smaps },
 	{ "smaps_rollup", walk_smaps_rollup },
-	{ "numa_maps", walk_numa_maps },
+	{ "numa_maps", walk_numa_maps, .numa = true },
 	{ "pagemap", walk_pagemap },
 	{ "PAGEMAP_SCAN", walk_pagemap_scan },
 	{ "clear_refs", walk_clear_refs },
 	{ "mincore", walk_mincore },
 	{ "madvise", walk_madvise },
 	{ "process_madvise", walk_process_madvise },
-	{ "move_pages", walk_move_pages },
-	{ "mbind", walk_mbind },
-	{ "get_mempolicy", walk_get_mempolicy },
+	{ "move_pages", walk_move_pages, .numa = true },
+	{ "mbind", walk_mbind, .numa = true },
+	{ "get_mempolicy", walk_get_mempolicy, .numa = true },
 	{ "mlock", walk_mlock },
 	{ "get_user_pages", walk_gup },
 	{ "userfaultfd", walk_userfaultfd },

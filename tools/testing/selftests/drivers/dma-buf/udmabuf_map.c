@@ -166,14 +166,14 @@ TEST_F(map, any_address)
  */
 TEST_F(map, huge_entries)
 {
-	bool huge = variant->memory != SHMEM && !variant->scattered;
+	bool huge = has_huge_entries() && variant->memory != SHMEM && !variant->scattered;
 	char *map = map_shared(self->fd, SIZE, PROT_READ | PROT_WRITE);
 	uintptr_t entry = entry_size(), at = (uintptr_t)map;
 	struct rusage before, after;
 	long tables;
 
 	/* The address is one that the kernel chose. */
-	if (entry == HUGE)
+	if (entry == HUGE && has_huge_entries())
 		EXPECT_EQ(at % HUGE, 0);
 	EXPECT_EQ(touch(self->mem, false), 0);
 	tables = file_value("/proc/self/status", "VmPTE");

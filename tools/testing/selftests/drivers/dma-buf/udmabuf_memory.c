@@ -213,6 +213,8 @@ TEST(hugetlb_moves)
 	int dev, memfd, fd, now, to;
 	char *map;
 
+	if (!has_numa())
+		SKIP(return, "no NUMA");
 	want_huge_pages();
 	before = held();
 	dev = udmabuf_open();

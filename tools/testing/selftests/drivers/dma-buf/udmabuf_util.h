@@ -91,6 +91,19 @@ static inline bool has_thp(void)
 
 #define NO_THP	"transparent huge pages are larger than 2 MiB here"
 
+/* Mappings of page frames get huge entries, and addresses for them, on 64 bits alone. */
+static inline bool has_huge_entries(void)
+{
+	return sizeof(long) == 8;
+}
+
+#define NO_HUGE_ENTRIES	"32 bits have no huge entries of page frames"
+
+static inline bool has_numa(void)
+{
+	return !access("/proc/self/numa_maps", F_OK);
+}
+
 static inline int udmabuf_open(void)
 {
 	int fd = open("/dev/udmabuf", O_RDWR | O_CLOEXEC);
