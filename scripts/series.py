@@ -29,9 +29,10 @@ OURS = ("Documentation", "drivers", "include", "lib", "mm", "samples", "tools")
 class Patch:
     """One patch: its file, the paths that it changes, the files of ours with it."""
 
-    def __init__(self, name, words):
-        self.name = name
-        self.path = PATCHES / name
+    def __init__(self, one, words):
+        self.series = one
+        self.name = f"{one.name}/{words.pop(0)}"
+        self.path = PATCHES / self.name
         self.files = [word for word in words if word != "needs" and not word.isdigit()]
         self.needs = [word for word in words if word.isdigit()]
         self.commit = None      # see commit_all()
@@ -59,8 +60,7 @@ class Series:
         self.parent = parent
         self.base = None        # the commit that it is on top of
         self.directory = PATCHES / name
-        self.patches = [Patch(f"{name}/{words[0]}", words[1:])
-                        for words in lines(self.directory / "series")]
+        self.patches = [Patch(self, words) for words in lines(self.directory / "series")]
         for number, patch in enumerate(self.patches, 1):
             if not patch.path.name.startswith(f"{number:04}-"):
                 raise Failure(f"{patch.name} is number {number:04} of its series")
