@@ -271,6 +271,14 @@ static void *(*const roles[])(void *) = {
 	forks, registers, faults_alone, faults_alone, reaps,
 };
 
+static pthread_barrier_t all_there;
+
+static void *begin(void *data)
+{
+	pthread_barrier_wait(&all_there);
+	return roles[(uintptr_t)data - 1](data);
+}
+
 int main(int argc, char **argv)
 {
 	pthread_t threads[ARRAY_SIZE(roles)];
@@ -278,8 +286,12 @@ int main(int argc, char **argv)
 
 	ksft_print_header();
 	ksft_set_plan(4);
-	/* malloc() must not take a hole in the memory for a heap: the hole is mapped again. */
+	/*
+	 * The C library must not map a heap or a stack into a hole in the memory, which is
+	 * mapped again: there is one heap, and all threads are there before the first hole.
+	 */
 	mallopt(M_ARENA_MAX, 1);
+	pthread_barrier_init(&all_there, NULL, ARRAY_SIZE(roles));
 	mem = mmap(NULL, PAGES * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
 		   -1, 0);
 	if (mem == MAP_FAILED)
@@ -292,7 +304,7 @@ int main(int argc, char **argv)
 
 	until = now() + (argc > 1 ? atoi(argv[1]) : SECONDS);
 	for (size_t i = 0; i < ARRAY_SIZE(roles); i++)
-		if (pthread_create(&threads[i], NULL, roles[i], (void *)(i + 1)))
+		if (pthread_create(&threads[i], NULL, begin, (void *)(i + 1)))
 			ksft_exit_fail_msg("no thread\n");
 	for (size_t i = 0; i < ARRAY_SIZE(roles); i++)
 		pthread_join(threads[i], NULL);

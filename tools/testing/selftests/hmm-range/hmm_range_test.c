@@ -415,6 +415,9 @@ TEST(transparent_huge_page)
 	void *area;
 	char *mem = map_aligned(&area);
 
+	/* With pages of 64 KiB they are larger. */
+	if (PAGE != 4096)
+		SKIP(return, "transparent huge pages are larger than 2 MiB here");
 	ASSERT_NE(area, MAP_FAILED);
 	ASSERT_EQ(madvise(mem, HUGE, MADV_HUGEPAGE), 0);
 	fill(mem, HUGE / PAGE, 1);

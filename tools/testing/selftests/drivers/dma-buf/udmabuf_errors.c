@@ -296,7 +296,7 @@ TEST_F(errors, integer_limits)
 	for (int i = 0; i < 1024; i++) {
 		self->list->list[i].memfd = sparse;
 		self->list->list[i].offset = 0;
-		self->list->list[i].size = 1ULL << 34;
+		self->list->list[i].size = (uint64_t)PAGE << 22;
 	}
 	EXPECT_LIST(EINVAL);
 	for (int i = 0; i < 1024; i++)

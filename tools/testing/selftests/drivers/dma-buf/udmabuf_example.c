@@ -12,7 +12,8 @@
 #include <linux/dma-buf.h>
 #include <linux/udmabuf.h>
 
-#define SIZE	(16 * 4096)
+#define UNIT	65536		/* a multiple of every page size that there is */
+#define SIZE	(16 * UNIT)
 
 /* Tells the kernel that the CPU begins, or ends, to access the buffer. */
 static int cpu_access(int fd, __u64 flags)
@@ -61,13 +62,13 @@ int main(void)
 	ram = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, memfd, 0);
 
 	/* Its framebuffer: four pages, from the third on. */
-	fd = share(memfd, 2 * 4096, 4 * 4096);
+	fd = share(memfd, 2 * UNIT, 4 * UNIT);
 	if (ram == MAP_FAILED || fd < 0)
 		goto failed;
-	memcpy(ram + 2 * 4096, text, sizeof(text));
+	memcpy(ram + 2 * UNIT, text, sizeof(text));
 
 	/* All processes that get the descriptor see it. */
-	screen = mmap(NULL, 4 * 4096, PROT_READ, MAP_SHARED, fd, 0);
+	screen = mmap(NULL, 4 * UNIT, PROT_READ, MAP_SHARED, fd, 0);
 	if (screen == MAP_FAILED ||
 	    cpu_access(fd, DMA_BUF_SYNC_START | DMA_BUF_SYNC_READ))
 		goto failed;

@@ -79,7 +79,7 @@ static unsigned int layout_parts(enum layout layout, struct part *part)
 		return 1;
 	case SCATTERED:
 		for (n = 0; n < HEIGHT; n++)
-			part[n] = (struct part) { 7 + 61 * n, 1 };
+			part[n] = (struct part) { (7 + 61 * n) % MEMFD_PAGES, 1 };
 		return n;
 	case REVERSED:
 		for (n = 0; n < HEIGHT; n++)

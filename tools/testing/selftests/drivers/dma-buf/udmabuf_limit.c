@@ -560,7 +560,7 @@ TEST_F(limit, parameter)
 
 #define THREADS		4
 #define ROUNDS		2000
-#define RACE_LIMIT_MB	1
+#define RACE_LIMIT_MB	(256 * PAGE >> 20)
 #define RACE_SIZE	(96 * PAGE)	/* 3/8 of it: small, so that they meet often */
 
 /**

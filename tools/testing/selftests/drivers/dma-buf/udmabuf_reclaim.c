@@ -152,6 +152,8 @@ TEST_F_TIMEOUT(reclaim, collapse_races_with_creation, 600)
 	struct taker t = { .size = HUGE, .advice = MADV_COLLAPSE };
 	int done = 0;
 
+	if (!has_thp())
+		SKIP(return, NO_THP);
 	for (int i = 0; i < ROUNDS; i++) {
 		ASSERT_EQ(one_round(self->dev, &t, i * STEP_US), 0) {
 			TH_LOG("round %d", i);
