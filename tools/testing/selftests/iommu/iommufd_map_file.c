@@ -446,7 +446,7 @@ TEST_F(map_file, punched_between)
 	struct space *space = &self->space;
 
 	for (int huge = 0; huge < 2; huge++) {
-		uint64_t part = 100 * PAGE, rest = SIZE - part;
+		uint64_t part = 25 * PAGE, rest = SIZE - part;
 		uint32_t domain, other = ioas_new(space);
 		int fd;
 		char *p = memfd_map(&fd, sizes[huge]);
@@ -553,7 +553,7 @@ TEST_F(map_file, access_pin)
 		ASSERT_EQ(access_pin(space, access, p + HUGE - 8 * PAGE,
 				     IOVA + HUGE - 8 * PAGE, 16 * PAGE, &id), 0);
 		ASSERT_EQ(access_pin(space, access, p + HUGE - PAGE, IOVA + HUGE - PAGE,
-				     100 * PAGE, &again), 0);
+				     25 * PAGE, &again), 0);
 		ASSERT_EQ(domain_add(space), 0);
 		expect_memory(_metadata, space, p, SIZE);
 		ASSERT_EQ(access_unpin(space, access, id), 0);
@@ -986,7 +986,7 @@ static bool attempt(int nth, unsigned int n, int (*step)(struct space *, int),
 
 static int map_memfd_step(struct space *space, int fd)
 {
-	return map(space, fd, PAGE / 2, 64 * PAGE);
+	return map(space, fd, PAGE / 2, 32 * PAGE);
 }
 
 static int add_domain_step(struct space *space, int fd)
@@ -1024,9 +1024,9 @@ TEST_F(map_file, fail_nth_map)
 	for (n = 1; n < MOST_CALLS && attempt(nth, n, map_memfd_step, space, fd, &ret); n++) {
 		EXPECT_TRUE(!ret || may_fail_with(ret)) TH_LOG("call %u: %d", n, ret);
 		if (!ret)
-			expect_memory(_metadata, space, p + PAGE / 2, 64 * PAGE);
+			expect_memory(_metadata, space, p + PAGE / 2, 32 * PAGE);
 		/* A failure to say where it was mapped leaves it mapped. */
-		ret = unmap(space, IOVA, 64 * PAGE);
+		ret = unmap(space, IOVA, 32 * PAGE);
 		EXPECT_TRUE(!ret || ret == -ENOENT);
 	}
 	EXPECT_EQ(ret, 0);
@@ -1047,12 +1047,12 @@ TEST_F(map_file, fail_nth_domain)
 	ASSERT_EQ(map_memfd_step(space, fd), 0);
 	before = space->nr_domains;
 	for (n = 1; n < MOST_CALLS && attempt(nth, n, add_domain_step, space, fd, &ret); n++) {
-		expect_memory(_metadata, space, p + PAGE / 2, 64 * PAGE);
+		expect_memory(_metadata, space, p + PAGE / 2, 32 * PAGE);
 		if (space->nr_domains > before)
 			ASSERT_EQ(domain_remove(space), 0);
 	}
 	EXPECT_EQ(ret, 0);
-	expect_memory(_metadata, space, p + PAGE / 2, 64 * PAGE);
+	expect_memory(_metadata, space, p + PAGE / 2, 32 * PAGE);
 	EXPECT_GT(n, 3);
 	EXPECT_LT(n, MOST_CALLS);
 	munmap(p, SIZE);
