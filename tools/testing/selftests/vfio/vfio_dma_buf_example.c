@@ -16,7 +16,7 @@
 
 #include <linux/vfio.h>
 
-#define PAGE	4096
+#define SLICE	65536		/* a multiple of every page size that there is */
 
 /* Opens /dev/vfio/devices/vfioN; -1 and errno if that can't be had. */
 static int open_device(const char *path)
@@ -46,8 +46,8 @@ static int lend(int device, uint32_t bar)
 		.request.open_flags = O_RDWR | O_CLOEXEC,
 		.request.nr_ranges = 2,
 		.ranges = {
-			{ .offset = 0, .length = PAGE },
-			{ .offset = 2 * PAGE, .length = PAGE },
+			{ .offset = 0, .length = SLICE },
+			{ .offset = 2 * SLICE, .length = SLICE },
 		},
 	};
 
@@ -114,7 +114,7 @@ static void on_sigbus(int signal)
 static int borrow(int socket)
 {
 	int fd = receive_fd(socket);
-	volatile uint32_t *slices = mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE,
+	volatile uint32_t *slices = mmap(NULL, 2 * SLICE, PROT_READ | PROT_WRITE,
 					 MAP_SHARED, fd, 0);
 	char byte = 0;
 
@@ -124,8 +124,8 @@ static int borrow(int socket)
 	if (sigsetjmp(gone, 1))
 		return 2;			/* too early */
 
-	slices[PAGE / sizeof(*slices)] = 4711;	/* the BAR's third page */
-	if (slices[PAGE / sizeof(*slices)] != 4711)
+	slices[SLICE / sizeof(*slices)] = 4711;	/* the BAR's third slice */
+	if (slices[SLICE / sizeof(*slices)] != 4711)
 		return 3;
 
 	/* "I have used it", and wait until the owner has taken it back. */

@@ -270,13 +270,13 @@ TEST_F(export, size)
 TEST_F(export, many_ranges)
 {
 	struct vfio_region_dma_range ranges[MANY];
-	int fd;
+	int fit = RAM_SIZE / PAGE / 2 - 1, many = fit < MANY ? fit : MANY, fd;
 
-	for (int i = 0; i < MANY; i++)
-		ranges[i] = (struct vfio_region_dma_range) { (MANY - i) * 2 * PAGE, PAGE };
-	fd = export_ranges(&self->vfio, RAM_BAR, O_RDWR, ranges, MANY);
+	for (int i = 0; i < many; i++)
+		ranges[i] = (struct vfio_region_dma_range) { (many - i) * 2 * PAGE, PAGE };
+	fd = export_ranges(&self->vfio, RAM_BAR, O_RDWR, ranges, many);
 	ASSERT_GE(fd, 0);
-	EXPECT_EQ(lseek(fd, 0, SEEK_END), MANY * PAGE);
+	EXPECT_EQ(lseek(fd, 0, SEEK_END), many * PAGE);
 	close(fd);
 }
 
