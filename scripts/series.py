@@ -201,6 +201,6 @@ def checkout(tree, base, commit, discard=False):
         if (BASE / name).exists():
             shutil.copy(BASE / name, tree / name)
     if any("Kconfig" in name for name in changed):
-        for stamp in tree.glob("build-*/config.stamp"):     # to be configured again
-            stamp.unlink()
+        for done in tree.glob("build-*/wants.config"):      # to be configured again
+            done.unlink()
     return changed
