@@ -1,15 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0
 """The series in patches/: which patches they have, and what each brings along.
 
-patches/series has a line for each series, in the order in which the tree is composed:
-the name of its directory, and the name of the series that it is on top of.  The file
-`series` in a directory has a line for each patch: its name, the files of ours that come
-with it, and, after the word "needs", the numbers of the patches that it does not apply
-or makes no sense without.  Lines that begin with white space continue the one before.
+patches/series has a line for each series, and the file `series` in its directory one for each
+patch: with the files of ours that come with it, and, after the word "needs", the numbers of the
+patches that it does not apply or makes no sense without.
 
-In build/series.git each patch, with the files that it brings, is a commit on top of the
-patch before it or of the series that its own is on top of.  These commits have only the
-files that a patch changes, and so are made in a second or two.
+In build/series.git each patch, with the files that it brings, is a commit on top of the patch
+before it or of the series that its own is on top of.  These commits have only the files that
+the patches change, and so are made in a second or two.
 """
 
 import os
@@ -17,6 +15,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+from collections import Counter
 
 from lab import BASE, BUILD, ROOT, Failure
 
@@ -41,8 +40,8 @@ class Patch:
         self.names = [*self.files, *self.paths]
         # What stands before the first hunk: subject and description, which git's log gets,
         # and behind a line of dashes what is for reviewers alone.
-        self.message = re.split(r"^diff --git", self.text, maxsplit=1, flags=re.M)[0]
-        log, _, self.remarks = self.message.partition("\n---\n")
+        message = re.split(r"^diff --git", self.text, maxsplit=1, flags=re.M)[0]
+        log, _, self.remarks = message.partition("\n---\n")
         self.log = log.removeprefix("Subject: ").rstrip("\n") + "\n"
 
 
@@ -56,17 +55,15 @@ class Series:
     """Patches in order, and the series that they are on top of."""
 
     def __init__(self, name, parent=None):
-        self.name = name
-        self.parent = parent
-        self.base = None        # the commit that it is on top of
+        self.name, self.parent = name, parent
+        self.base = None        # the commit that it is on top of, see commit_all()
         self.directory = PATCHES / name
         self.patches = [Patch(self, words) for words in lines(self.directory / "series")]
         for number, patch in enumerate(self.patches, 1):
             if not patch.path.name.startswith(f"{number:04}-"):
                 raise Failure(f"{patch.name} is number {number:04} of its series")
-        for path in self.directory.glob("*.patch"):
-            if path not in [patch.path for patch in self.patches]:
-                raise Failure(f"patches/{name}/series does not name {path.name}")
+        if more := set(self.directory.glob("*.patch")) - {patch.path for patch in self.patches}:
+            raise Failure(f"patches/{name}/series does not name {more.pop().name}")
 
 
 def read_all():
@@ -74,23 +71,16 @@ def read_all():
     every = []
     for name, *needs in lines(PATCHES / "series"):
         every.append(Series(name, *(one for one in every if one.name in needs)))
-    named = [name for one in every for patch in one.patches for name in patch.files]
-    have = {str(path.relative_to(ROOT)) for top in OURS
-            for path in (ROOT / top).rglob("*") if path.is_file()}
-    for name in sorted(have.union(named)):
-        if named.count(name) != (name in have):
-            raise Failure(f"{name} is {'' if name in have else 'not '}there, and the series name "
-                          f"it {named.count(name)} times: it belongs to one patch")
+    named = Counter(name for patch in patches_of(every) for name in patch.files)
+    have = Counter(str(path.relative_to(ROOT)) for top in OURS
+                   for path in (ROOT / top).rglob("*") if path.is_file())
+    if wrong := have - named or named - have:
+        raise Failure("named by no patch, by several, or not there: " + ", ".join(sorted(wrong)))
     return every
 
 
 def patches_of(every):
     return [patch for one in every for patch in one.patches]
-
-
-def read():
-    """All patches, in order."""
-    return patches_of(read_all())
 
 
 class Git:
@@ -105,8 +95,7 @@ class Git:
             "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull,
             **{f"GIT_{role}_{what}": value for role in ("AUTHOR", "COMMITTER")
                for what, value in (("NAME", "Nobody"), ("EMAIL", "nobody@localhost"),
-                                   ("DATE", "2000-01-01T00:00Z"))},
-            **environment}
+                                   ("DATE", "2000-01-01T00:00Z"))}, **environment}
 
     def __call__(self, *words, **options):
         result = subprocess.run(["git", *map(str, words)], cwd=self.tree, text=True,
@@ -125,8 +114,7 @@ def commit_all(every, more=(), **who):
 
     more: files that are to be in the commits beside those that a patch changes.
     """
-    patches = patches_of(every)
-    names = {name for patch in patches for name in patch.names}.union(more)
+    names = {name for patch in patches_of(every) for name in patch.names}.union(more)
     if not GIT.exists():
         Git()("init", "--quiet", "--bare", GIT)
     with tempfile.TemporaryDirectory(dir=BUILD) as scratch:
@@ -138,11 +126,10 @@ def commit_all(every, more=(), **who):
 
         def lay(patch):
             add(ROOT, patch.files)
-            if patch.paths:
-                try:
-                    git("apply", "--cached", "-C1", patch.path)
-                except Failure as failure:
-                    raise Failure(f"patches/{patch.name} does not apply: {failure}") from None
+            try:
+                git("apply", "--cached", "--allow-empty", "-C1", patch.path)
+            except Failure as failure:
+                raise Failure(f"patches/{patch.name} does not apply: {failure}") from None
 
         def commit(message, *parent):
             return git("commit-tree", git("write-tree").strip(), *parent, input=message).strip()
@@ -156,15 +143,9 @@ def commit_all(every, more=(), **who):
                 lay(patch)
                 tip = patch.commit = commit(patch.log, "-p", tip)
         git("read-tree", base)
-        for patch in patches:
+        for patch in patches_of(every):
             lay(patch)
         return base, commit("the tree\n", "-p", base)
-
-
-def diff(git, patch):
-    """What the commit of a patch does to files of the base."""
-    return git("diff", f"{patch.commit}~", patch.commit, "--", ".",
-               *(f":!{name}" for name in patch.files))
 
 
 def track(tree, base, commit):
