@@ -2,9 +2,11 @@
 """How kernels and tests are configured and made here."""
 
 import functools
+import lzma
 import os
 import re
 import shutil
+from pathlib import Path
 
 from lab import (CROSS, LINUX, LOGS, ROOT, Failure, architecture, kernel_directory, run, say,
                  tests_directory)
@@ -26,8 +28,10 @@ def fragments(*names):
 
 def asked(paths):
     """What fragments want each option to be; the last one to name it decides."""
-    return {option or off: value or "n" for path in paths for option, value, off in re.findall(
-        r"^(?:(CONFIG_\w+)=(.*)|# (CONFIG_\w+) is not set)", path.read_text(), re.M)}
+    text = "\n".join(lzma.open(path, "rt").read() if path.suffix == ".xz" else path.read_text()
+                     for path in paths)
+    return {option or off: value or "n" for option, value, off in re.findall(
+        r"^(?:(CONFIG_\w+)=(.*)|# (CONFIG_\w+) is not set)", text, re.M)}
 
 
 def lost(out, wants):
@@ -81,22 +85,20 @@ def objects(names, tree):
 
 def gates(name, source):
     """The options that let an object into a kernel: a list for each directory above."""
-    path = source / name
-    while path.parent != source:
-        leaf = path.name if path.suffix else f"{path.name}/"
-        path = path.parent
-        # A directory without one has its objects named by its parent's.
-        files = [path / file for file in ("Kbuild", "Makefile") if (path / file).exists()]
+    leaf = Path(name).name
+    for directory in map(source.joinpath, Path(name).parents[:-1]):
+        # One without a makefile has its objects named by its parent's.
+        files = [path for path in (directory / "Kbuild", directory / "Makefile") if path.exists()]
         text = files[0].read_text().replace("\\\n", " ") if files else ""
         yield re.findall(rf"^[\w-]+-\$\((CONFIG_\w+)\)\s*[:+]?=(?:.*[\s/])?"
                          rf"{re.escape(leaf)}(?:\s|$)", text, re.M)
+        leaf = f"{directory.name}/"
 
 
 def configured(name, source, out, more=()):
-    """Whether an object is part of the kernel that out/.config describes.
+    """Whether an object is part of the kernel that out/.config describes, and options of more.
 
-    Asked for by name, kbuild would compile it all the same, with the headers of a
-    kernel that has no use for it.  Options of more count as if they were on.
+    Asked for by name, kbuild would compile it all the same, with headers that are not for it.
     """
     have = asked([out / ".config"])
     return all(any(have.get(option, "n") != "n" or option in more for option in options)
