@@ -12,7 +12,6 @@ from lab import (CROSS, LINUX, LOGS, ROOT, Failure, architecture, kernel_directo
                  tests_directory)
 
 CONFIGS = ROOT / "scripts" / "configs"
-
 # Paths relative to the source, and no time, user or host in the image: so what was
 # compiled for one clone, or for the base, serves the others.
 os.environ.update(KBUILD_BUILD_TIMESTAMP="Thu Jan  1 00:00:00 UTC 1970",
