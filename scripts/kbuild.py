@@ -148,6 +148,6 @@ def compile_objects(tree, out, names, more=()):
     known = [name for name in every if configured(name, tree, out, more)]
     if known:
         what = f"{tree.name}-{out.name.removeprefix('build-')}"
-        run(make(tree, out, "-k", *known), LOGS / f"{what}.log", f"compiling {what}")
+        run(make(tree, out, *known), LOGS / f"{what}.log", f"compiling {what}")
     say(f"    {len(known)} objects compile" + (
         f"; this kernel has no {', '.join(sorted({*every} - {*known}))}" if every != known else ""))
