@@ -38,8 +38,7 @@ class Failure(Exception):
 
 def kernel_directory(kernel):
     """Where scripts/build makes a kernel, by its name."""
-    source = {"base": BASE, "mainline": MAINLINE}.get(kernel, LINUX)
-    return source / f"build-{kernel}"
+    return {"base": BASE, "mainline": MAINLINE}.get(kernel, LINUX) / f"build-{kernel}"
 
 
 def trixie_root(machine=""):
@@ -86,39 +85,12 @@ def main(function):
     os.environ.setdefault("LC_ALL", "C.UTF-8")
     try:
         sys.exit(function())
-    except (Failure, subprocess.CalledProcessError) as failure:
+    except (Failure, subprocess.CalledProcessError, OSError) as failure:
         print(f"{Path(sys.argv[0]).name}: {failure}", file=sys.stderr, flush=True)
         sys.exit(1)
     except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on where this one was",
-              file=sys.stderr)
+        print("\ninterrupted; the same command goes on where this one was", file=sys.stderr)
         sys.exit(130)
-
-
-class Progress:
-    """One line that moves on a terminal, or a line a minute in a log."""
-
-    def __init__(self, what):
-        self.what = what
-        self.start = time.monotonic()
-        self.last = self.start
-
-    def elapsed(self):
-        seconds = int(time.monotonic() - self.start)
-        return f"{seconds // 60}:{seconds % 60:02d}"
-
-    def show(self, text):
-        now = time.monotonic()
-        if now - self.last < (0.2 if TTY else 60):
-            return
-        self.last = now
-        line = f"  {self.what}: {text}, {self.elapsed()}"
-        print(f"\r{line:<78.78}" if TTY else line, end="" if TTY else "\n",
-              flush=True)
-
-    def done(self, text="done"):
-        line = f"  {self.what}: {text}, {self.elapsed()}"
-        print(f"\r{line:<78}" if TTY else line, flush=True)
 
 
 def tail(path, lines=20):
@@ -130,32 +102,40 @@ def tail(path, lines=20):
 
 
 def run(command, log, what, count=None, expect=0, **options):
-    """Runs command with its output in a file, showing how far it has got.
+    """Runs command with its output in a file, showing how far it has got: on a line that moves
+    on a terminal, or a line a minute in a log.
 
-    count tells which lines of the output to count, and expect how many of them
-    there will be, about.  A failure shows the end of the output and names the
-    file.  Returns the number of lines counted.
+    count tells which lines of the output to count, or what to show of them, and expect how
+    many there will be, about.  A failure shows the end of the output and names the file.
+    Returns the number of lines counted.
     """
+    start = shown = time.monotonic()
+
+    def show(text, width=None, end="\n"):
+        seconds = int(time.monotonic() - start)
+        line = f"  {what}: {text}, {seconds // 60}:{seconds % 60:02d}"
+        print("\r" + line.ljust(78)[:width] if TTY else line, end=end if TTY else "\n",
+              flush=True)
+
     log = Path(log)
     log.parent.mkdir(parents=True, exist_ok=True)
-    progress = Progress(what)
     done = 0
     with open(log, "w") as out, \
-         subprocess.Popen([str(word) for word in command], text=True,
-                          errors="replace", stdin=subprocess.DEVNULL,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                          **options) as process:
-        for line in process.stdout:
-            out.write(line)
-            if count and count(line):
-                done += 1
+         subprocess.Popen([str(word) for word in command], text=True, errors="replace",
+                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, **options) as process:
+        for said in process.stdout:
+            out.write(said)
+            counted = count and count(said)
+            done += bool(counted)
+            if counted and time.monotonic() - shown > (0.2 if TTY else 60):
+                shown = time.monotonic()
                 of = f" of about {expect}" if expect > done else ""
-                progress.show(f"{done}{of}")
+                show(counted if isinstance(counted, str) else f"{done}{of}", 78, "")
     if process.returncode:
-        progress.done("FAILED")
-        raise Failure(f"{what} failed; the end of its output:\n\n{tail(log)}\n"
-                      f"all of it: {log}")
-    progress.done(f"done ({done} steps)" if done else "done")
+        show("FAILED")
+        raise Failure(f"{what} failed; the end of its output:\n\n{tail(log)}\nall of it: {log}")
+    show(f"done ({done} steps)" if done else "done")
     return done
 
 
