@@ -3,11 +3,9 @@
 
 import os
 import re
-import struct
 import subprocess
 import sys
 import time
-import zlib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -145,17 +143,3 @@ def qemu11(cpu="x86_64"):
     return ["env", f"QEMU_MODULE_DIR={lib}/qemu", TRIXIE / "lib64/ld-linux-x86-64.so.2",
             "--library-path", lib, TRIXIE / f"usr/bin/qemu-system-{cpu}",
             "-L", share / "qemu", "-L", share / "seabios"]
-
-
-def png(path, width, height, rgb):
-    """A picture's red, green and blue bytes, as a file."""
-    def chunk(kind, data):
-        return (struct.pack(">I", len(data)) + kind + data
-                + struct.pack(">I", zlib.crc32(kind + data)))
-
-    lines = b"".join(b"\0" + rgb[at:at + 3 * width]
-                     for at in range(0, 3 * width * height, 3 * width))
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header)
-                     + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b""))

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * First process of the machine that scripts/bench measures udmabuf in: mounts what the
- * benchmark needs, loads the importer, runs the benchmark with its output on the
- * second serial port, and ends the machine.
+ * First process of the machine that scripts/bench measures udmabuf in: loads the importer,
+ * runs the benchmark with its output on the second serial port, and ends the machine.
  */
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -13,11 +12,7 @@ int main(void)
 {
 	int status;
 
-	setlinebuf(stdout);
-	mount_at("/dev", "devtmpfs");
-	mount_at("/proc", "proc");
-	mount_at("/sys", "sysfs");
-	mount_at("/sys/kernel/debug", "debugfs");
+	begin_machine();
 	if (syscall(SYS_finit_module, open("/vgem.ko", O_RDONLY), "", 0))
 		err(1, "vgem.ko");
 	if (!fork()) {

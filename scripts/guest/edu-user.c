@@ -1,20 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * First and only process of the guest that "scripts/check passthrough" gives devices to:
- * uses QEMU's "edu", which its machine has from another machine's VFIO, resets it, and uses
- * it again.  If there is an "ivshmem" as well, edu's DMA goes to that device's memory
- * and back: as it is, after its memory decoding was off, after its reset, and after a
- * reset that nobody here knows of.  The last line that it says is "passed".
+ * First and only process of the guest that "scripts/demo --passthrough" gives devices to: uses
+ * QEMU's "edu", which its machine has from another machine's VFIO, resets it, and uses it
+ * again.  If there is an "ivshmem" as well, edu's DMA goes to that device's memory and back:
+ * as it is, after its memory decoding was off, after its reset, and after a reset that nobody
+ * here knows of.  The last line that it says is "passed".
  */
 #include <assert.h>
 
 /* Its devices are where the tests' are, and have no drivers either. */
-#include "../../build/linux/tools/testing/selftests/vfio/vfio_util.c"
+#include "vfio/vfio_util.c"
 #include "init.h"
-
-/* A constant: the guest is x86's. */
-#undef PAGE
-#define PAGE	4096UL
 
 #define WORDS		256	/* that DMA copies */
 
@@ -26,44 +22,38 @@
 
 #define REG(at)	(*(volatile uint64_t *)(registers + (at)))
 
-static char edu[16], ivshmem[16];	/* names */
-static volatile char *registers, *ram;	/* mappings */
-static uint64_t ram_bus;		/* the address of ivshmem's memory, for edu */
+static char edu[16], ivshmem[16];		/* names */
+static int edu_config, ivshmem_config;		/* files */
+static volatile char *registers, *ram;		/* mappings */
+static uint64_t ram_bus;			/* the address of ivshmem's memory, for edu */
 
-static int config(const char *name)
+/* Returns the file of a device's configuration space; -1: there is no device. */
+static int find(const char *place, char name[16])
 {
 	char path[64];
-	int fd;
 
+	if (!device_find(place, name))
+		return -1;
 	snprintf(path, sizeof(path), SYSFS "%s/config", name);
-	fd = open(path, O_RDWR);
-	if (fd < 0)
-		die(path);
-	return fd;
+	return open(path, O_RDWR);
 }
 
-static void set_command(const char *name, uint16_t command)
+static void set_command(int config, uint16_t command)
 {
-	int fd = config(name);
-
-	assert(pwrite(fd, &command, 2, PCI_COMMAND) == 2);
-	close(fd);
+	assert(pwrite(config, &command, 2, PCI_COMMAND) == 2);
 }
 
 static void start_edu(void)
 {
 	registers = device_map(edu, 0, 1 << 20);
-	set_command(edu, PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
+	set_command(edu_config, PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
 }
 
 static void start_ivshmem(void)
 {
-	int fd = config(ivshmem);
-
 	ram = device_map(ivshmem, RAM_BAR, RAM_SIZE);
-	assert(pread(fd, &ram_bus, 8, PCI_BASE_ADDRESS_0 + 4 * RAM_BAR) == 8);
+	assert(pread(ivshmem_config, &ram_bus, 8, PCI_BASE_ADDRESS_0 + 4 * RAM_BAR) == 8);
 	ram_bus &= PCI_BASE_ADDRESS_MEM_MASK;
-	close(fd);
 }
 
 /* Where a device finds a page of ours, which is locked in memory. */
@@ -98,7 +88,7 @@ static void dma(uint64_t source, uint64_t destination, uint32_t command)
  */
 static void round_trip(uint32_t seed, volatile uint32_t *at, uint64_t bus)
 {
-	static uint32_t pages[2][PAGE / 4] __attribute__((aligned(PAGE)));
+	static uint32_t pages[2][1024] __attribute__((aligned(4096)));
 
 	assert(!mlock(pages, sizeof(pages)));
 	for (int i = 0; i < WORDS; i++) {
@@ -123,11 +113,11 @@ static void round_trip(uint32_t seed, volatile uint32_t *at, uint64_t bus)
 
 static void use_ram(uint32_t seed)
 {
-	static const size_t places[] = { 0, PAGE, RAM_SIZE / 2 - PAGE, RAM_SIZE - PAGE };
+	const size_t places[] = { 0, PAGE, RAM_SIZE / 2 - PAGE, RAM_SIZE - PAGE };
 
 	for (size_t i = 0; i < ARRAY_SIZE(places); i++)
 		round_trip(seed + 0x10000 * i, (volatile uint32_t *)(ram + places[i]),
-		     ram_bus + places[i]);
+			   ram_bus + places[i]);
 }
 
 /*
@@ -139,11 +129,11 @@ static void switch_ram(void)
 	volatile uint32_t *word = (volatile uint32_t *)ram;
 	uint32_t before = *word;
 
-	set_command(ivshmem, 0);
+	set_command(ivshmem_config, 0);
 	say_and_wait("waiting for decoding that we do not know of");
 	dma(EDU_BUFFER, ram_bus, 3);
 	say_and_wait("waiting for its end");
-	set_command(ivshmem, PCI_COMMAND_MEMORY);
+	set_command(ivshmem_config, PCI_COMMAND_MEMORY);
 	assert(*word == before);
 }
 
@@ -168,24 +158,20 @@ static void use_peer(void)
 		say_and_wait("waiting for a reset from outside");
 		use_ram(0x55 + i);
 	}
-	puts("used it after resets from outside");
 }
 
 int main(void)
 {
-	setlinebuf(stdout);
-	mount_at("/sys", "sysfs");
-	mount_at("/proc", "proc");
-	if (!device_find(REGISTERS, edu))
-		die("no edu");
+	begin_machine();
+	edu_config = find(REGISTERS, edu);
 	start_edu();
 	round_trip(0x1234, NULL, 0);
-	puts("used it");
 	assert(!device_write(edu, "reset", "1"));
 	start_edu();
 	round_trip(0x5678, NULL, 0);
 	puts("used it after its reset");
-	if (device_find(RAM, ivshmem))
+	ivshmem_config = find(RAM, ivshmem);
+	if (ivshmem_config >= 0)
 		use_peer();
 	return end_machine("passed");
 }

@@ -12,11 +12,19 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static inline void mount_at(const char *path, const char *type)
+static inline void begin_machine(void)
 {
-	mkdir(path, 0755);
-	if (mount(type, path, type, 0, NULL))
-		err(1, "%s", path);
+	static const char *const mounts[][2] = {
+		{ "/dev", "devtmpfs" }, { "/proc", "proc" }, { "/sys", "sysfs" },
+		{ "/sys/kernel/debug", "debugfs" },
+	};
+
+	setlinebuf(stdout);
+	for (int i = 0; i < 4; i++) {
+		mkdir(mounts[i][0], 0755);
+		if (mount(mounts[i][1], mounts[i][0], mounts[i][1], 0, NULL))
+			err(1, "%s", mounts[i][0]);
+	}
 }
 
 static inline void say_and_wait(const char *text)

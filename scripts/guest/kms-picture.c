@@ -7,10 +7,10 @@
  */
 #define HEIGHT	768
 /* What it has for vkms is good for virtio-gpu, too. */
-#include "../../build/linux/tools/testing/selftests/drivers/dma-buf/udmabuf_drm.h"
+#include "drivers/dma-buf/udmabuf_drm.h"
 #include "init.h"
 
-static char *create_buffer(int card, uint32_t *fb)
+static void *create_buffer(int card, uint32_t *fb)
 {
 	struct drm_mode_create_dumb dumb = { .width = WIDTH, .height = HEIGHT, .bpp = 32 };
 	struct drm_mode_map_dumb map = {};
@@ -22,43 +22,38 @@ static char *create_buffer(int card, uint32_t *fb)
 	if (drm_ioctl(card, DRM_IOCTL_MODE_MAP_DUMB, &map))
 		die("MAP_DUMB");
 	pixels = mmap(NULL, dumb.size, PROT_READ | PROT_WRITE, MAP_SHARED, card, map.offset);
-	if (pixels == MAP_FAILED)
-		die("mmap of the dumb buffer");
-	if (vkms_add_fb(card, dumb.handle, fb))
-		die("ADDFB");
+	if (pixels == MAP_FAILED || vkms_add_fb(card, dumb.handle, fb))
+		die("mmap or ADDFB of the dumb buffer");
 	return pixels;
-}
-
-/* Reads a picture straight into the dumb buffer. */
-static void draw(char *pixels, const char *file)
-{
-	int fd = open(file, O_RDONLY);
-
-	if (read(fd, pixels, PAGE * HEIGHT) != PAGE * HEIGHT)
-		die(file);
-	close(fd);
 }
 
 int main(void)
 {
 	struct drm_mode_fb_dirty_cmd dirty = {};
 	struct vkms_screen screen;
-	char *pixels;
+	ssize_t size = PAGE * HEIGHT;
+	void *pixels;
 	int card;
 
-	setlinebuf(stdout);
+	begin_machine();
 	puts("first process runs");
-	mount_at("/dev", "devtmpfs");
 	card = drm_open("virtio_gpu");
 	screen = vkms_screen(card);
 	pixels = create_buffer(card, &dirty.fb_id);
-	draw(pixels, "/picture1");
-	if (vkms_show_fb(card, &screen, dirty.fb_id))
-		die("SETCRTC");
-	say_and_wait("picture 1 shown");
-	draw(pixels, "/picture2");
-	if (drm_ioctl(card, DRM_IOCTL_MODE_DIRTYFB, &dirty))
-		die("DIRTYFB");
-	say_and_wait("picture 2 shown");
+	for (int i = 1; i <= 2; i++) {
+		char text[32];
+		int file;
+
+		snprintf(text, sizeof(text), "/picture%d", i);
+		file = open(text, O_RDONLY);
+		if (read(file, pixels, size) != size)
+			die(text);
+		close(file);
+		if (i == 1 ? vkms_show_fb(card, &screen, dirty.fb_id) :
+			     drm_ioctl(card, DRM_IOCTL_MODE_DIRTYFB, &dirty))
+			die("SETCRTC or DIRTYFB");
+		snprintf(text, sizeof(text), "picture %d shown", i);
+		say_and_wait(text);
+	}
 	return end_machine("passed");
 }
