@@ -813,7 +813,8 @@ struct held held_of(const char *exporter)
 		if (sscanf(line, "%*u\t%*x\t%*x\t%*d\t%31s", name) == 1) {
 			counts = strstr(name, exporter);
 			h.buffers += counts;
-		} else if (counts && sscanf(line, "Total %ld devices attached", &n) == 1) {
+		} else if (counts && strstr(line, "devices attached") &&
+			   sscanf(line, "Total %ld", &n) == 1) {
 			h.attachments += n;
 		}
 	}
