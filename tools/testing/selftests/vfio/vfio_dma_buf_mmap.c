@@ -235,13 +235,14 @@ static long faults(void)
 
 TEST_F(mapped, huge_entries)
 {
-	int whole = export_range(&self->vfio, RAM_BAR, 0, RAM_SIZE);
-	int shifted = export_range(&self->vfio, RAM_BAR, PAGE, 2 * HUGE);
+	int whole, shifted;
 	char *map;
 	long before;
 
 	if (PAGE != 4096)
 		SKIP(return, HUGE_ARE_LARGER);
+	whole = export_range(&self->vfio, RAM_BAR, 0, RAM_SIZE);
+	shifted = export_range(&self->vfio, RAM_BAR, PAGE, 2 * HUGE);
 	ASSERT_GE(whole, 0);
 	ASSERT_GE(shifted, 0);
 	map = mmap(NULL, RAM_SIZE, RW, MAP_SHARED, whole, 0);
@@ -280,13 +281,14 @@ TEST_F(mapped, huge_entries)
 /* An entry that comes in write-protected, to notice writes, is made writable. */
 TEST_F_TIMEOUT(mapped, writes_after_clear_refs, 60)
 {
-	int whole = export_range(&self->vfio, RAM_BAR, 0, HUGE);
 	char *area = mmap(NULL, 2 * HUGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	char *at = (char *)(((uintptr_t)area + HUGE - 1) & ~(HUGE - 1));
 	long before;
+	int whole;
 
 	if (PAGE != 4096)
 		SKIP(return, HUGE_ARE_LARGER);
+	whole = export_range(&self->vfio, RAM_BAR, 0, HUGE);
 	ASSERT_GE(whole, 0);
 	ASSERT_NE(area, MAP_FAILED);
 	/* VFIO's own mapping, and the dma-buf's, where they can have a huge entry. */

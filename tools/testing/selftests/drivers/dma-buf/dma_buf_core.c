@@ -133,11 +133,13 @@ TEST_F(core, mapping_that_is_pfnmap)
 TEST_F(core, address)
 {
 	const size_t offsets[] = { 0, PAGE, 7 * PAGE, SLOT, 2 * SLOT - PAGE };
-	int fd = test_buffer(self->dev, DMA_BUF_TEST_PFNMAP);
-	char *gap = mmap(NULL, 3 * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	char *gap;
+	int fd;
 
 	if (!has_huge_entries())
 		SKIP(return, NO_HUGE_ENTRIES);
+	fd = test_buffer(self->dev, DMA_BUF_TEST_PFNMAP);
+	gap = mmap(NULL, 3 * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	ASSERT_GE(fd, 0);
 	for (size_t i = 0; i < ARRAY_SIZE(offsets); i++) {
 		size_t size = 3 * SLOT;
@@ -154,12 +156,13 @@ TEST_F(core, address)
 /* A hint is used as it is, also where there is no room to align the address. */
 TEST_F(core, hint)
 {
-	int fd = test_buffer(self->dev, DMA_BUF_TEST_PFNMAP);
 	size_t size = 3 * SLOT;
 	char *area, *hint, *map;
+	int fd;
 
 	if (!has_huge_entries())
 		SKIP(return, NO_HUGE_ENTRIES);
+	fd = test_buffer(self->dev, DMA_BUF_TEST_PFNMAP);
 	ASSERT_GE(fd, 0);
 	area = mmap(NULL, size + 2 * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	ASSERT_NE(area, MAP_FAILED);
@@ -275,9 +278,8 @@ static void *revoke_in_fork(void *arg)
 TEST_F(core, fork_while_revoked)
 {
 	struct revoker r = { .dev = self->dev };
-	int fd = test_buffer(self->dev, DMA_BUF_TEST_PFNMAP);
 	pthread_t thread;
-	int status;
+	int status, fd;
 	pid_t pid;
 	char *map;
 
@@ -285,6 +287,7 @@ TEST_F(core, fork_while_revoked)
 		SKIP(return, "needs two CPUs");
 	if (!has_huge_entries())
 		SKIP(return, NO_HUGE_ENTRIES);
+	fd = test_buffer(self->dev, DMA_BUF_TEST_PFNMAP);
 	ASSERT_GE(fd, 0);
 	map = map_shared(fd, SIZE, PROT_READ);
 	(void)*(volatile char *)map;
