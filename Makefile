@@ -27,7 +27,7 @@ help:
 	@echo "make refresh  edits made in build/linux, back into files and patches"
 	@echo "              (P=patch F=files where it cannot know: see README.md)"
 	@echo "make series   mail-ready patches: out/series (V=2 for a second version)"
-	@echo "make bisect-check  each patch: builds, options, its tests; two hours, resumable"
+	@echo "make bisect-check  each patch: builds, options, its tests; and its series; three hours"
 	@echo "              (W='SERIES/PATCH...' for some, ONLY=stage,stage: see scripts/bisect)"
 	@echo "make mutants  break one promise at a time: does a test notice? 30 minutes"
 	@echo "make cross    our objects compiled for arm64, 32-bit x86 and PREEMPT_RT"
