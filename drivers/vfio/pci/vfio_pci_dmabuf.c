@@ -208,11 +208,9 @@ static void vfio_pci_dma_buf_release(struct dma_buf *dmabuf)
 
 	/*
 	 * No importer has it mapped.  It is busy until a fence of its revocation signals: wait
-	 * for that, and not for fences that came later.  A second more, as the timeout can be 0.
+	 * for that, and not for fences that came later.
 	 */
-	while (vfio_pci_dma_bufs_wait(buf->bufs, &buf->nr_busy, jiffies + HZ,
-				      VFIO_PCI_WAIT_BOUNDED))
-		;
+	vfio_pci_dma_bufs_wait(buf->bufs, &buf->nr_busy, jiffies, VFIO_PCI_WAIT_RELEASE);
 	vfio_pci_dma_buf_withdraw(buf);
 	vfio_pci_dma_bufs_put(buf->bufs);
 	kvfree(buf);

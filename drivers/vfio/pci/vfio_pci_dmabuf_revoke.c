@@ -323,26 +323,30 @@ static void vfio_pci_dma_bufs_warn(struct vfio_pci_dma_bufs *bufs)
 
 /*
  * Waits until @busy, the count of a buffer or of all, is 0.  Returns 0, -EBUSY when
- * revoke_timeout_ms have passed since @start (VFIO_PCI_WAIT_CONFIG: never), or -EINTR for a
- * fatal signal (VFIO_PCI_WAIT_BOUNDED: never).  Callers of a killable wait hold no lock, as
- * the task can be frozen.
+ * revoke_timeout_ms have passed since @start (VFIO_PCI_WAIT_CALL and _BOUNDED), or -EINTR for a
+ * fatal signal (VFIO_PCI_WAIT_CALL and _CONFIG).  Callers hold no lock, as the task can be
+ * frozen, other than with VFIO_PCI_WAIT_BOUNDED.
  */
 int vfio_pci_dma_bufs_wait_busy(struct vfio_pci_dma_bufs *bufs, const atomic_t *busy,
 				unsigned long start, enum vfio_pci_revoke_wait how)
 {
 	unsigned long deadline = start + msecs_to_jiffies(revoke_timeout_ms);
-	unsigned int state = how == VFIO_PCI_WAIT_BOUNDED ? TASK_IDLE :
-			     TASK_KILLABLE | TASK_NOLOAD | TASK_FREEZABLE;
+	unsigned int state = TASK_IDLE;
 	long left;
 
+	if (how != VFIO_PCI_WAIT_BOUNDED)
+		state |= TASK_FREEZABLE;
+	if (how == VFIO_PCI_WAIT_CALL || how == VFIO_PCI_WAIT_CONFIG)
+		state |= TASK_WAKEKILL;
 	while (atomic_read(busy)) {
-		left = clamp_t(long, deadline - jiffies, 0, HZ);
+		left = how == VFIO_PCI_WAIT_RELEASE ? HZ :
+		       clamp_t(long, deadline - jiffies, 0, HZ);
 		left = ___wait_event(bufs->idle, ___wait_cond_timeout(!atomic_read(busy)),
 				     state, 0, left, __ret = schedule_timeout(__ret));
 		if (left)
 			return left < 0 ? -EINTR : 0;
 		vfio_pci_dma_bufs_retry(bufs);
-		if (time_before(jiffies, deadline))
+		if (how == VFIO_PCI_WAIT_RELEASE || time_before(jiffies, deadline))
 			continue;
 		vfio_pci_dma_bufs_warn(bufs);
 		if (how != VFIO_PCI_WAIT_CONFIG)

@@ -153,7 +153,7 @@ TEST_F(sriov, physical_function_closed)
 }
 
 /* While an importer's callback takes its time, a driver can be bound to another device. */
-TEST_F(sriov, slow_callback)
+TEST_F_TIMEOUT(sriov, slow_callback, 60)
 {
 	pthread_t thread;
 	uint64_t start;
