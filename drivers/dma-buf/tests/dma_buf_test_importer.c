@@ -572,6 +572,9 @@ static int ioctl_attach(struct importer *importer, void __user *user)
 		return -EINVAL;
 	if (arg.address_bits > 64)
 		return -EINVAL;
+	/* dma_buf_pin() is for importers with move_notify, and warns of others. */
+	if (arg.flags & DMA_BUF_IMPORTER_PIN && arg.flags & DMA_BUF_IMPORTER_STATIC)
+		return -EINVAL;
 	mutex_lock(&engines_lock);
 	mutex_lock(&importer->lock);
 	ret = importer_attach(importer, &arg);

@@ -19,7 +19,7 @@
 #define DMA_BUF_IMPORTER_STATIC		0x01
 /* It does, but cannot do peer-to-peer. */
 #define DMA_BUF_IMPORTER_NO_P2P		0x02
-/* It pins the dma-buf once it is attached. */
+/* It pins the dma-buf once it is attached; not with STATIC. */
 #define DMA_BUF_IMPORTER_PIN		0x04
 /* On move_notify it does not unmap; DMA goes on until UNMAP, DETACH or close. */
 #define DMA_BUF_IMPORTER_KEEP		0x08

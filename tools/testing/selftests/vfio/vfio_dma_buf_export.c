@@ -303,6 +303,8 @@ TEST_F(export, importers_refused)
 	EXPECT_EQ(importer_attach(self->edu, fd, DMA_BUF_IMPORTER_STATIC), -EOPNOTSUPP);
 	EXPECT_EQ(importer_attach(self->edu, fd, DMA_BUF_IMPORTER_NO_P2P), -EOPNOTSUPP);
 	EXPECT_EQ(importer_attach(self->edu, fd, DMA_BUF_IMPORTER_PIN), -EOPNOTSUPP);
+	EXPECT_EQ(importer_attach(self->edu, fd,
+				  DMA_BUF_IMPORTER_PIN | DMA_BUF_IMPORTER_STATIC), -EINVAL);
 	EXPECT_EQ(held().attachments, self->before.attachments);
 	/* None of that has done any harm. */
 	importer = importer_attach(self->edu, fd, 0);
