@@ -61,7 +61,7 @@ int main(void)
 		goto failed;
 	ram = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, memfd, 0);
 
-	/* Its framebuffer: four pages, from the third on. */
+	/* Its framebuffer: four units, from the third on. */
 	fd = share(memfd, 2 * UNIT, 4 * UNIT);
 	if (ram == MAP_FAILED || fd < 0)
 		goto failed;
