@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0
 """The series in patches/: which patches they have, and what each brings along.
 
-patches/series has a line for each series, and the file `series` in its directory one for each
-patch: with the files of ours that come with it, and, after the word "needs", the numbers of the
-patches that it does not apply or makes no sense without.
+The file `series` of each has a line for each patch: with the files of ours that come with it,
+and, after the word "needs", the numbers of the patches that it does not apply or makes no sense
+without.
 
 In build/series.git each patch, with the files that it brings, is a commit on top of the patch
-before it or of the series that its own is on top of.  These commits have only the files that
-the patches change, and so are made in a second or two.
+before it, and the first of each series one on top of fixes.  These commits have only the files
+that the patches change, and so are made in a second or two.
 """
 
 import os
@@ -52,7 +52,7 @@ def lines(path):
 
 
 class Series:
-    """Patches in order, and the series that they are on top of."""
+    """Patches in order, and the series that they are on top of: fixes, or none."""
 
     def __init__(self, name, parent=None):
         self.name, self.parent = name, parent
@@ -68,9 +68,8 @@ class Series:
 
 def read_all():
     """The series, in order; every file of ours belongs to exactly one patch."""
-    every = []
-    for name, *needs in lines(PATCHES / "series"):
-        every.append(Series(name, *(one for one in every if one.name in needs)))
+    fixes = Series("fixes")
+    every = [fixes, *(Series(name, fixes) for name in ("udmabuf", "vfio-pci-dmabuf", "hmm-range"))]
     named = Counter(name for patch in patches_of(every) for name in patch.files)
     have = Counter(str(path.relative_to(ROOT)) for top in OURS
                    for path in (ROOT / top).rglob("*") if path.is_file())
