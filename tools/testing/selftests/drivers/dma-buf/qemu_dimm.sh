@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # Plugs 256 MiB of memory into the virtual machine, by QEMU's monitor, uses it for a moment
-# and unplugs it: what dma_buf_pressure runs again and again.  Memory is unplugged once the
-# kernel has moved all that is in it.
+# and unplugs it: for dma_buf_pressure -x.  Memory is unplugged once the kernel has moved all
+# that is in it.  QEMU's monitor (QMP) has to be a virtio port with the name "monitor", and
+# its option -m to have slots and maxmem.
 dimm='"id":"dimm"'
 
 blocks() {
@@ -25,6 +26,7 @@ monitor() {
 for port in /sys/class/virtio-ports/*; do
 	[ "$(cat "$port/name" 2>/dev/null)" = monitor ] && exec 3<>"/dev/${port##*/}"
 done
+{ true >&3; } 2>/dev/null || { echo "$0: no virtio port is QEMU's monitor" >&2; exit 1; }
 cat <&3 >/dev/null &
 trap 'kill $!' EXIT
 before=$(blocks)
