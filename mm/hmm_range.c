@@ -135,10 +135,10 @@ EXPORT_SYMBOL_GPL(hmm_tracker_register);
  * (userfaultfd, FUSE), this waits until the server answers, or the faulting task is killed,
  * which a kernel thread cannot be.
  *
- * Context: process context. Sleeps until the calls in progress have returned, and then
- * until the running callbacks of the tracker have; it waits for no other callback, and
- * for no invalidation's end. The caller holds neither mmap_lock nor a lock that the
- * invalidate callback or a commit function takes.
+ * Context: process context. Sleeps until the calls in progress have returned, as above, and
+ * then until the running callbacks of the tracker have. Without calls in progress it waits
+ * for no other callback, and for no invalidation's end. The caller holds neither mmap_lock
+ * nor a lock that the invalidate callback or a commit function takes.
  */
 void hmm_tracker_unregister(struct hmm_tracker *tracker)
 {
@@ -161,7 +161,7 @@ void hmm_tracker_unregister(struct hmm_tracker *tracker)
 }
 EXPORT_SYMBOL_GPL(hmm_tracker_unregister);
 
-/* Refuses callers once closing: if they overlap, users would never be 0. */
+/* Refuses callers once closing: overlapping callers could keep users above 0 for ever. */
 static int hmm_range_enter(struct hmm_tracker *tracker)
 {
 	if (READ_ONCE(tracker->closing) || !refcount_inc_not_zero(&tracker->users))
@@ -182,7 +182,7 @@ static unsigned long jiffies_until(unsigned long deadline)
 	return time_before(now, deadline) ? deadline - now : 0;
 }
 
-/* Rounds and walks that never sleep see only here that they should end. */
+/* Checked between steps: rounds and walks that do not sleep have no other place to end. */
 static int hmm_range_usable(struct hmm_tracker *tracker)
 {
 	if (READ_ONCE(tracker->closing))
@@ -192,7 +192,7 @@ static int hmm_range_usable(struct hmm_tracker *tracker)
 	return fatal_signal_pending(current) ? -EINTR : 0;
 }
 
-/* A round lasts no longer than the invalidations in flight at its start. */
+/* Each wait ends with the invalidations that are in flight when it begins. */
 static int hmm_range_begin(struct hmm_range *range, unsigned long deadline)
 {
 	struct hmm_tracker *tracker = to_tracker(range->notifier);

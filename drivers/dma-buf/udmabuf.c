@@ -25,7 +25,7 @@
  * Locks
  *	A memfd's inode lock (shared) is held from a look at the seals to the last
  *	pin that relies on it.  udmabuf.lock nests inside the dma-buf's reservation
- *	lock.  udmabuf_lock has none inside.  Runs do not change once the dma-buf
+ *	lock.  udmabuf_lock is innermost.  Runs do not change once the dma-buf
  *	exists, so faults, which come under mmap_lock or a VMA lock, take none of
  *	these.
  */
@@ -82,8 +82,8 @@ MODULE_PARM_DESC(user_limit_mb,
 		 "Most memory that one user's buffers may pin, in MiB (default 0: half of the machine's, negative: no limit)");
 
 /*
- * Bounds for one hold of a memfd's inode lock.  The number of folios bounds the time for
- * folios that exist; the bytes bound it for folios that have to be allocated and cleared.
+ * What is done in one hold of a memfd's inode lock: the number of folios limits the work for
+ * folios that exist, the bytes that for folios that have to be allocated and cleared.
  */
 #define UDMABUF_HOLD_FOLIOS	(PAGE_SIZE / sizeof(struct folio *))
 #define UDMABUF_HOLD_BYTES	SZ_64M
@@ -645,7 +645,7 @@ static void udmabuf_unmap(struct dma_buf_attachment *attach,
 	kfree(m);
 }
 
-/* The pages stay while the dma-buf exists: there is no mapping to wait for. */
+/* The buffer is never revoked: nothing waits for this mapping, so it is not counted. */
 static int udmabuf_map_phys(struct dma_buf_attachment *attach,
 			    enum dma_data_direction dir, struct dma_buf_phys *phys)
 {

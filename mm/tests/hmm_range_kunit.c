@@ -43,7 +43,7 @@
  * @refuses: says no where it must not block
  * @stalls: callbacks wait for @go, each for one complete()
  * @go: lets them go on
- * @stops: callers without a pause are to end
+ * @stops: tells tasks that call in a loop to end
  * @commits: calls of its commit function
  * @busy: so many of them have the range hit first
  * @busy_event: by such an event, whose owner is the recorder

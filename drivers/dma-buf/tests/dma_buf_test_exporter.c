@@ -402,7 +402,7 @@ static int test_import(struct file *file, u32 fd)
 	return -EBUSY;
 }
 
-/* An object of its own that it counts is not the exporter's to drop. */
+/* Counts mappings by its own vm_ops, and drops the count itself when the exporter refuses. */
 static int test_importer_mmap(struct file *file, struct vm_area_struct *vma)
 {
 	struct dma_buf *dmabuf = READ_ONCE(file->private_data);

@@ -80,11 +80,11 @@ struct engine {
  * @fence: the last one that was added; under dma_resv
  * @fence_context: of all that are
  * @fences: number of the last one
- * @notified: see &struct dma_buf_importer_status; so for those that follow
- * @mapped: and
- * @unmapped: and
- * @copies: and
- * @error: and
+ * @notified: see &struct dma_buf_importer_status
+ * @mapped: see there
+ * @unmapped: see there
+ * @copies: see there
+ * @error: see there
  * @nr_segments: of @segments
  */
 struct importer {
@@ -653,7 +653,7 @@ static int ioctl_status(struct importer *importer, void __user *user)
 
 	mutex_lock(&importer->lock);
 	if (importer->engine) {
-		/* Together, so that they belong together. */
+		/* Both locks, for values of one moment. */
 		dma_resv_lock(importer->dmabuf->resv, NULL);
 		mutex_lock(&importer->engine->lock);
 		status.notified = importer->notified;

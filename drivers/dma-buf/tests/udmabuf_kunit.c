@@ -201,7 +201,7 @@ static void udmabuf_pin_test(struct kunit *test)
 	}
 }
 
-/* The same for lists that nobody thought of. */
+/* The same for random lists. */
 static void udmabuf_pin_random_test(struct kunit *test)
 {
 	int *pins = kunit_kcalloc(test, TEST_PAGES, sizeof(*pins), GFP_KERNEL);
@@ -290,7 +290,7 @@ static void udmabuf_sgt_test(struct kunit *test)
 			KUNIT_EXPECT_EQ(test, pfn / limits[i].boundary,
 					(pfn + nr - 1) / limits[i].boundary);
 			done += nr;
-			/* It ends for a reason. */
+			/* An entry ends with the run, at the maximum or at a boundary. */
 			KUNIT_EXPECT_TRUE(test, done == r->nr || nr == limits[i].max ||
 					  !((pfn + nr) % limits[i].boundary));
 			entries++;

@@ -13,10 +13,11 @@
  *   not live		not mapped by dma_buf_map_phys(), and no area is mapped in any
  *			domain
  *
- * Creation makes them live or fails; later only move_notify changes it. Areas and
- * domains are added and removed in either state. While the pages are not live, an area
- * only records its domains: move_notify cannot read them from the IOAS, as the locks of
- * an IOAS are taken before the dma_resv.
+ * Creation makes them live or fails. Later, move_notify changes the state, and the
+ * release of the pages unmaps them. Areas and domains are added and removed in either
+ * state. While the pages are not live, an area only records its domains: move_notify
+ * cannot read them from the IOAS, as the locks of an IOAS are taken before the
+ * dma_resv.
  *
  * Locks. The state, and the areas' lists of domains, change under the buffer's
  * dma_resv and pages->mutex. io_pagetable.h has the order.
@@ -360,7 +361,7 @@ unsigned long iopt_dmabuf_addr_hint(struct iopt_pages *pages)
  * Reports a range of an area as dirty, without a look at the page tables: a walk of the
  * dirty bits holds iova_rwsem, but move_notify does not take that, and may free tables
  * during the walk. Devices may have written to any part of memory. A device's own memory
- * is not migrated by the IOMMU's dirty bits.
+ * is not reported: VMMs do not migrate it by the IOMMU's dirty bits.
  */
 void iopt_dmabuf_record_dirty(struct iopt_pages *pages, struct iommu_dirty_bitmap *dirty,
 			      unsigned long iova, unsigned long length)

@@ -141,7 +141,7 @@ static bool vfio_pci_dma_buf_frame(const struct vm_fault *vmf, unsigned int orde
 	return IS_ALIGNED(*pfn, 1UL << order) && skip + size <= range->len;
 }
 
-/* memory_lock is not needed: whatever disables memory revokes the buffer before. */
+/* memory_lock is not needed: VFIO sets a cause, under dma_resv, before it disables memory. */
 static vm_fault_t vfio_pci_dma_buf_huge_fault(struct vm_fault *vmf, unsigned int order)
 {
 	struct vfio_pci_dma_buf *buf = vmf->vma->vm_private_data;

@@ -44,8 +44,8 @@ struct vfio_pci_dma_bufs {
  * @bufs: the buffers of the device
  * @node: in their list, or empty; under their lock
  * @dmabuf: what the user has a descriptor of
- * @registered: the device, while the buffer holds a registration of it, and its memory decode
- *	with the VGA arbiter; changed by xchg()
+ * @registered: the device, while the buffer holds a registration of it and vga_hold_memory();
+ *	changed by xchg()
  * @causes: why it is revoked; 0: it is live. Changed under @bufs->lock and dma_resv
  * @nr_tables: number of scatterlists that importers have mapped; an importer's device may use
  *	one after it is unmapped, until fences signal. Under dma_resv

@@ -113,7 +113,7 @@ void vfio_pci_dma_buf_parent_reset(struct pci_dev *parent, unsigned long event)
 		return;
 	mutex_lock(&vfio_pci_devices_lock);
 	if (resets)
-		/* Without memory, a virtual function that is bound meanwhile lacks the cause. */
+		/* If this fails, a virtual function that is bound meanwhile lacks the cause. */
 		xa_store(&vfio_pci_resets, (unsigned long)parent, parent, GFP_NOIO);
 	else
 		xa_erase(&vfio_pci_resets, (unsigned long)parent);

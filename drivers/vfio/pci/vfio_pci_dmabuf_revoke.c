@@ -11,24 +11,28 @@
  *   RESET	reset_prepare()			reset_done()
  *   PARENT	a reset of the PF begins	it is over
  *   SUSPEND	system sleep			resume
- *   ERROR	AER, DPC, unplug		when the device decodes memory again, or
- *						close has restored its state
- *   NO_BARS	open after ERROR, memory not	never, until the driver is bound again
+ *   ERROR	AER, DPC, unplug		when the device decodes memory again, at the
+ *						next open, or when close has restored
+ *						its state for importers that are late
+ *   NO_BARS	open after ERROR, memory not	not while the driver is bound
  *		decoded
- *   CLOSED	close				open, but never of a buffer
+ *   CLOSED	close				of the device: open; of a buffer: never
  *   REQUEST	REVOKE of one buffer		never
  *
- * Revocation is sticky: an operation for which importers are late returns an error, but the
- * buffers stay revoked, nothing new is mapped, and fences that come later do not count.
+ * Revocation is sticky: if an importer is late, an ioctl fails and other operations go on, but
+ * the buffers stay revoked, nothing new is mapped, and fences that come later do not count.
  *
  * Busy.  A buffer is busy while an importer has it mapped, or while a fence is pending that
  * was there when it was revoked, even if it is live again.  All waits are for the buffers to be
- * idle, and without a lock that others need: any number of callers wait together.
+ * idle; any number of callers wait together.  Ioctls and writes to config space hold no lock
+ * then.  Other operations have their callers' locks (of the device, of its set), and so wait
+ * for a limited time.
  *
  * Owners.  The device and each buffer hold a reference on the struct vfio_pci_dma_bufs, as a
  * dma-buf's release can race with the device's close.  While the device is open, and then
  * while it is busy, a buffer holds a registration of the vfio_device, so that unbinding the
- * driver waits, and its memory decode, with the VGA arbiter.  The dma_buf of a buffer on the
+ * driver waits, and vga_hold_memory(), so that the VGA arbiter does not switch memory decode
+ * off.  The dma_buf of a buffer on the
  * list, and its file, are not freed while the list's lock is held: ->release() unlinks it.
  *
  * Locks, outermost first:
@@ -40,8 +44,8 @@
  *           dma_resv			of a buffer: causes, mappings
  *             i_mmap_rwsem		zapping
  *
- * The two in the middle are never held while waiting for config space.  With a reset from
- * outside that would be a deadlock which lockdep cannot see:
+ * vfio_pci_devices_lock and vfio_pci_dma_bufs.lock are not held while waiting for config
+ * space.  With a reset from outside that would be a deadlock which lockdep cannot see:
  *
  *   CPU0: write to config space	CPU1: echo 1 > .../reset
  *
@@ -127,7 +131,7 @@ static void vfio_pci_dma_buf_get_busy(struct vfio_pci_dma_buf *buf)
 	atomic_inc(&buf->nr_busy);
 }
 
-/* Nothing reaches the device through the buffer any more.  Called in any context. */
+/* Drops what the buffer holds of the device: it is idle, or released.  Called in any context. */
 static void vfio_pci_dma_buf_unregister(struct vfio_pci_dma_buf *buf)
 {
 	struct vfio_device *device = xchg(&buf->registered, NULL);
@@ -181,7 +185,10 @@ static void vfio_pci_dma_buf_put_fence(struct vfio_pci_dma_buf *buf)
 		dma_fence_put(fence);
 }
 
-/* Without memory, fences that come later count as well, until vfio_pci_dma_bufs_retry(). */
+/*
+ * If there is no memory for the singleton, fences that come later count as well, until
+ * vfio_pci_dma_bufs_retry().
+ */
 static void vfio_pci_dma_buf_get_fence(struct vfio_pci_dma_buf *buf)
 {
 	int ret;
@@ -322,10 +329,15 @@ static void vfio_pci_dma_bufs_warn(struct vfio_pci_dma_bufs *bufs)
 }
 
 /*
- * Waits until @busy, the count of a buffer or of all, is 0.  Returns 0, -EBUSY when
- * revoke_timeout_ms have passed since @start (VFIO_PCI_WAIT_CALL and _BOUNDED), or -EINTR for a
- * fatal signal (VFIO_PCI_WAIT_CALL and _CONFIG).  Callers hold no lock, as the task can be
- * frozen, other than with VFIO_PCI_WAIT_BOUNDED.
+ * Waits until @busy, the count of a buffer or of all, is 0.
+ *
+ *				after the timeout	fatal signal	can be frozen
+ *   VFIO_PCI_WAIT_CALL		-EBUSY			-EINTR		yes
+ *   VFIO_PCI_WAIT_CONFIG	logs, and waits on	-EINTR		yes
+ *   VFIO_PCI_WAIT_BOUNDED	-EBUSY			waits on	no
+ *   VFIO_PCI_WAIT_RELEASE	waits on		waits on	yes
+ *
+ * The timeout is revoke_timeout_ms, from @start.  A task that can be frozen holds no lock.
  */
 int vfio_pci_dma_bufs_wait_busy(struct vfio_pci_dma_bufs *bufs, const atomic_t *busy,
 				unsigned long start, enum vfio_pci_revoke_wait how)
@@ -438,8 +450,9 @@ void vfio_pci_dma_buf_restore(struct vfio_pci_core_device *vdev)
 }
 
 /*
- * As vfio_pci_dma_buf_disable() for all devices, whose memory_lock is held, without the wait:
- * returns the buffers of a busy device, with a reference and still disabled.
+ * As vfio_pci_dma_buf_disable() for all devices, whose memory_lock is held, without the wait.
+ * Returns the buffers of one device that is busy, for vfio_pci_dma_buf_wait_set(), which drops
+ * the reference and nr_disabling; NULL if all are idle.
  */
 struct vfio_pci_dma_bufs *vfio_pci_dma_buf_disable_set(struct vfio_device_set *dev_set)
 {
@@ -477,9 +490,9 @@ int vfio_pci_dma_buf_wait_set(struct vfio_pci_dma_bufs *busy, unsigned long star
 }
 
 /*
- * For causes that cannot be refused: waits for revoke_timeout_ms at most.  If the device is
- * closed that is already done.  The caller may have locked config space, so memory_lock must
- * not be acquired here.
+ * For causes that cannot be refused.  After the importers' callbacks, it waits for up to
+ * revoke_timeout_ms.  If the device is closed that is already done.  The caller may have locked
+ * config space, so memory_lock must not be acquired here.
  */
 void vfio_pci_dma_buf_revoke(struct vfio_pci_core_device *vdev, unsigned int cause)
 {
