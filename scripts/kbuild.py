@@ -26,11 +26,18 @@ def fragments(*names):
 
 
 def asked(paths):
-    """What fragments want each option to be; the last one to name it decides."""
+    """What fragments want each option to be; the last one to name it decides.
+
+    That is also the order of the options: of two that exclude each other Kconfig takes the last.
+    """
     text = "\n".join(lzma.open(path, "rt").read() if path.suffix == ".xz" else path.read_text()
                      for path in paths)
-    return {option or off: value or "n" for option, value, off in re.findall(
-        r"^(?:(CONFIG_\w+)=(.*)|# (CONFIG_\w+) is not set)", text, re.M)}
+    wants = {}
+    for option, value, off in re.findall(
+            r"^(?:(CONFIG_\w+)=(.*)|# (CONFIG_\w+) is not set)", text, re.M):
+        wants.pop(option or off, None)
+        wants[option or off] = value or "n"
+    return wants
 
 
 def lost(out, wants):
