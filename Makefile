@@ -39,8 +39,7 @@ help:
 
 tree:
 	@scripts/deps
-	@scripts/fetch
-	@scripts/compose
+	@scripts/tree
 
 kernel: tree
 	@scripts/build plain debug
@@ -59,7 +58,7 @@ check: $(if $(ARCH),tree,kernel)
 
 bench: tree
 	@scripts/build plain base
-	@$(if $(MAINLINE),scripts/fetch mainline && scripts/build mainline)
+	@$(if $(MAINLINE),scripts/tree mainline && scripts/build mainline)
 	@scripts/bench $(if $(MAINLINE),--mainline) $(SUITE)
 
 MINUTES ?= 10

@@ -173,7 +173,7 @@ def checkout(tree, base, commit, discard=False):
         raise Failure("edited in build/linux, and not in a patch yet:\n  "
                       + "\n  ".join(sorted(edited))
                       + "\nscripts/refresh turns the edits into patches, "
-                        "scripts/compose --discard drops them")
+                        "scripts/tree --discard drops them")
     git("add", "--update")
     changed = git.names("diff", "--cached", "--name-only", commit)
     git("read-tree", "--reset", "-u", commit)

@@ -1,0 +1,38 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0
+#
+# Runs the fuzzer's programs, as root, where the devices are that ../selftests/vfio uses:
+#	run.sh replay BUILT PROGRAMS
+#	run.sh fuzz BUILT PROGRAMS SECONDS OUTPUT
+# BUILT has what make has built.  replay runs the programs that are in the file PROGRAMS; fuzz
+# begins with these, and writes those that reach most to OUTPUT, and one that is too slow or
+# crashes to a file whose name begins so.
+built=$2
+
+modprobe -a vgem udmabuf vfio_iommu_type1 vfio-pci dma_buf_test_importer test_hmm_range || exit
+echo 64 >/proc/sys/vm/nr_hugepages
+echo 50 >/sys/module/vfio_pci_core/parameters/revoke_timeout_ms
+cd /sys/kernel/debug || exit
+echo 0 | tee fail*/verbose fail_page_alloc/min-order >/dev/null
+echo N | tee fail*/ignore-gfp-wait fail_page_alloc/ignore-gfp-highmem >/dev/null
+
+[ "$1" = fuzz ] || exec "$built/replay" "$3"
+dir=$(mktemp -d)
+mkdir "$dir/corpus" "$dir/seeds" "$dir/found"
+"$built/replay" -b "$dir/seeds" "$3"
+output=$5
+# Two processes, each with a device of its own, that read each other's corpus.
+set -- -max_len=288 -rss_limit_mb=0 -timeout=120 -handle_segv=0 -handle_bus=0 \
+	-max_total_time="$4" -artifact_prefix="$5-"
+for process in 1 2; do
+	{
+		"$built/fuzz" "$@" -len_control=0 -reload=1 "$dir/corpus" "$dir/seeds" 2>&1
+		echo "status $?"
+	} | sed -u "s/^/$process: /" &
+done
+wait
+# The inputs that reach most, the short ones first.
+"$built/fuzz" "$@" -merge=1 "$dir/found" "$dir/corpus" "$dir/seeds" 2>&1
+FUZZ_PRINT=1 "$built/fuzz" "$dir"/found/* 2>/dev/null |
+	grep -E "^([a-z_]+( fail [0-9]+)?( thread)?( [0-9]+){5})?$" >"$output"
+rm -r "$dir"
