@@ -110,11 +110,11 @@ mutants: tree
 
 cross: tree
 	@scripts/deps cross
-	@scripts/cross
+	@scripts/build cross-arm64 cross-i386 cross-rt
 
 deb: tree
 	@scripts/deps deb
-	@scripts/deb $(CONFIG)
+	@scripts/build deb
 
 clean:
 	rm -rf build out
