@@ -10,7 +10,7 @@ help:
 	@echo "make demo-frames  windows that move, as compositors show them: out/frames.png"
 	@echo "make check    all tests, in virtual machines, and lint"
 	@echo "              (ARCH=arm64, arm64-64k or i386: those that such a machine can run)"
-	@echo "make bench    what it costs, against the base, in instructions: out/bench.md"
+	@echo "make bench    what it costs, against the base, in instructions: out/bench.md, bench.png"
 	@echo "              (MAINLINE=1: against Linux 7.3 as well, which is built first;"
 	@echo "              SUITE=udmabuf, vfio, iommufd or hmm-range for one of the four)"
 	@echo "make kcsan    the range helper's tests under the data race detector"
@@ -109,11 +109,11 @@ mutants: tree
 
 cross: tree
 	@scripts/deps cross
-	@scripts/cross
+	@scripts/build cross-arm64 cross-i386 cross-rt
 
 deb: tree
 	@scripts/deps deb
-	@scripts/deb $(CONFIG)
+	@scripts/build deb
 
 clean:
 	rm -rf build out

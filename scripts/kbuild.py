@@ -74,9 +74,8 @@ def target(kernel):
 
 def make(source, out, *goals):
     """The command that makes goals of source in out, a directory inside it."""
-    cache = "ccache " if shutil.which("ccache") else ""
-    return ["make", "-C", source, f"O={out.name}",
-            f"CC={cache}{os.environ.get('CROSS_COMPILE', '')}gcc", f"-j{os.cpu_count()}", *goals]
+    return ["make", "-C", source, f"O={out.name}", f"-j{os.cpu_count()}",
+            f"CC=ccache {os.environ.get('CROSS_COMPILE', '')}gcc", *goals]
 
 
 def objects(names, tree):

@@ -44,9 +44,6 @@ def trixie_root(machine=""):
     return BUILD / (f"trixie-{machine}" if machine else "trixie")
 
 
-TRIXIE = trixie_root()
-
-
 def architecture(kernel):
     """Of CROSS, or "" for x86-64; what it is, and then a dash, begins a kernel's name."""
     name = kernel.partition("-")[0]
@@ -115,7 +112,6 @@ def run(command, log, what, count=None, expect=0, **options):
         print("\r" + line.ljust(78)[:width] if TTY else line, end=end if TTY else "\n",
               flush=True)
 
-    log = Path(log)
     log.parent.mkdir(parents=True, exist_ok=True)
     done = 0
     with open(log, "w") as out, \
@@ -139,7 +135,8 @@ def run(command, log, what, count=None, expect=0, **options):
 
 def qemu11(cpu="x86_64"):
     """The command that runs the QEMU of build/trixie on this machine."""
-    lib, share = TRIXIE / "usr/lib/x86_64-linux-gnu", TRIXIE / "usr/share"
-    return ["env", f"QEMU_MODULE_DIR={lib}/qemu", TRIXIE / "lib64/ld-linux-x86-64.so.2",
-            "--library-path", lib, TRIXIE / f"usr/bin/qemu-system-{cpu}",
+    root = trixie_root()
+    lib, share = root / "usr/lib/x86_64-linux-gnu", root / "usr/share"
+    return ["env", f"QEMU_MODULE_DIR={lib}/qemu", root / "lib64/ld-linux-x86-64.so.2",
+            "--library-path", lib, root / f"usr/bin/qemu-system-{cpu}",
             "-L", share / "qemu", "-L", share / "seabios"]
