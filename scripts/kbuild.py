@@ -11,7 +11,7 @@ from pathlib import Path
 from lab import (CROSS, LINUX, LOGS, ROOT, Failure, architecture, kernel_directory, run, say,
                  tests_directory)
 
-CONFIGS = ROOT / "scripts" / "configs"
+CONFIGS = ROOT / "configs"
 # Paths relative to the source, and no time, user or host in the image: so what was
 # compiled for one clone, or for the base, serves the others.
 os.environ.update(KBUILD_BUILD_TIMESTAMP="Thu Jan  1 00:00:00 UTC 1970",
@@ -26,16 +26,13 @@ def fragments(*names):
 
 
 def asked(paths):
-    """What fragments want each option to be; the last one to name it decides.
-
-    That is also the order of the options: of two that exclude each other Kconfig takes the last.
-    """
+    """What fragments want each option to be; the last one to name it decides."""
     text = "\n".join(lzma.open(path, "rt").read() if path.suffix == ".xz" else path.read_text()
                      for path in paths)
     wants = {}
     for option, value, off in re.findall(
             r"^(?:(CONFIG_\w+)=(.*)|# (CONFIG_\w+) is not set)", text, re.M):
-        wants.pop(option or off, None)
+        wants.pop(option or off, None)      # of options that exclude each other the last counts
         wants[option or off] = value or "n"
     return wants
 

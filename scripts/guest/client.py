@@ -211,8 +211,7 @@ def peer(hugetlb):
 
 
 def passthrough(what):
-    subprocess.run(["modprobe", "-ad", "/run/kernel", "vfio_iommu_type1", "iommufd", "vfio-pci"],
-                   check=True)
+    subprocess.run(["modprobe", "-a", "vfio_iommu_type1", "iommufd", "vfio-pci"], check=True)
     if what == "passthrough":
         run(assign(EDU)[1], ("used it after its reset", None), ("passed", None))
     else:
