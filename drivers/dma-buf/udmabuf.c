@@ -25,7 +25,7 @@
  * Locks
  *	A memfd's inode lock (shared) is held from a look at the seals to the last
  *	pin that relies on it.  udmabuf.lock nests inside the dma-buf's reservation
- *	lock.  udmabuf_lock is innermost.  Runs do not change once the dma-buf
+ *	lock.  Of these, udmabuf_lock is innermost.  Runs do not change once the dma-buf
  *	exists, so faults, which come under mmap_lock or a VMA lock, take none of
  *	these.
  */

@@ -76,6 +76,7 @@ struct engine {
  * @loop: task that copies; under @lock
  * @loop_offset: where it copies to
  * @late: unmaps for DMA_BUF_IMPORTER_LATE
+ * @pinned: by this importer; under dma_resv
  * @detaching: no more work; under dma_resv
  * @fence: the last one that was added; under dma_resv
  * @fence_context: of all that are
@@ -99,6 +100,7 @@ struct importer {
 	struct task_struct *loop;
 	u64 loop_offset;
 	struct work_struct late;
+	bool pinned;
 	bool detaching;
 	struct late_fence *fence;
 	u64 fence_context;
@@ -476,6 +478,7 @@ static int importer_pin(struct importer *importer)
 
 	dma_resv_lock(importer->dmabuf->resv, NULL);
 	ret = dma_buf_pin(importer->attach);
+	importer->pinned = !ret;
 	dma_resv_unlock(importer->dmabuf->resv);
 	return ret;
 }
@@ -498,6 +501,9 @@ static void importer_detach(struct importer *importer)
 	importer_stop(importer);
 	dma_resv_lock(dmabuf->resv, NULL);
 	importer_unmap_locked(importer, importer->attach);
+	if (importer->pinned)
+		dma_buf_unpin(importer->attach);
+	importer->pinned = false;
 	importer->detaching = true;
 	dma_resv_unlock(dmabuf->resv);
 	cancel_work_sync(&importer->late);

@@ -206,11 +206,6 @@ static void vfio_pci_dma_buf_release(struct dma_buf *dmabuf)
 {
 	struct vfio_pci_dma_buf *buf = dmabuf->priv;
 
-	/*
-	 * No importer has it mapped.  It is busy until a fence of its revocation signals: wait
-	 * for that, and not for fences that came later.
-	 */
-	vfio_pci_dma_bufs_wait(buf->bufs, &buf->nr_busy, jiffies, VFIO_PCI_WAIT_RELEASE);
 	vfio_pci_dma_buf_withdraw(buf);
 	vfio_pci_dma_bufs_put(buf->bufs);
 	kvfree(buf);

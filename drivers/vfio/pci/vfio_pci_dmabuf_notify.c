@@ -5,8 +5,8 @@
  *
  * All buffers are revoked before the first wait, so that importers stop at the same time.  Their
  * callbacks and the wait are without the lock, which others need.  A device that is bound
- * meanwhile starts with the cause.  The operations of one physical function come one after the
- * other, under its device lock, and so do those of the system.
+ * meanwhile starts with the cause.  The notifications of one physical function come one after
+ * the other, under its device lock, and so do those of system sleep, under a lock of the system.
  */
 #include <linux/notifier.h>
 #include <linux/pci.h>
@@ -50,10 +50,10 @@ static bool vfio_pci_dma_bufs_match(struct vfio_pci_dma_bufs *bufs, struct pci_d
 
 /*
  * The buffers of a device that @cause has to be set or cleared for or, if there is no @cause, of
- * one that is busy.  The caller gets a reference.
+ * one that is busy, after @skip of them.  The caller gets a reference.
  */
-static struct vfio_pci_dma_bufs *vfio_pci_dma_bufs_find(struct pci_dev *parent,
-							unsigned int cause, bool set)
+static struct vfio_pci_dma_bufs *vfio_pci_dma_bufs_find(struct pci_dev *parent, unsigned int cause,
+							bool set, unsigned int skip)
 {
 	struct vfio_pci_dma_bufs *bufs, *found = NULL;
 
@@ -61,7 +61,7 @@ static struct vfio_pci_dma_bufs *vfio_pci_dma_bufs_find(struct pci_dev *parent,
 	list_for_each_entry(bufs, &vfio_pci_devices, device) {
 		if (vfio_pci_dma_bufs_match(bufs, parent) &&
 		    (cause ? !(READ_ONCE(bufs->causes) & cause) == set :
-			     atomic_read(&bufs->nr_busy))) {
+			     atomic_read(&bufs->nr_busy)) && !skip--) {
 			kref_get(&bufs->kref);
 			found = bufs;
 			break;
@@ -71,33 +71,28 @@ static struct vfio_pci_dma_bufs *vfio_pci_dma_bufs_find(struct pci_dev *parent,
 	return found;
 }
 
-/* The time begins now: not before the importers' callbacks, nor the wait for a lock. */
+/*
+ * The time begins now: not before the importers' callbacks, nor the wait for a lock.  When it
+ * is over, the importers of each device that is busy are named.
+ */
 static void vfio_pci_dma_bufs_wait_all(struct pci_dev *parent)
 {
 	unsigned long start = jiffies;
-	struct vfio_pci_dma_bufs *bufs, *late = NULL;
+	struct vfio_pci_dma_bufs *bufs;
+	unsigned int nr_late = 0;
 
-	while (!late && (bufs = vfio_pci_dma_bufs_find(parent, 0, false))) {
+	while ((bufs = vfio_pci_dma_bufs_find(parent, 0, false, nr_late))) {
 		if (vfio_pci_dma_bufs_wait(bufs, &bufs->nr_busy, start, VFIO_PCI_WAIT_BOUNDED))
-			late = bufs;
+			nr_late++;
 		vfio_pci_dma_bufs_put(bufs);
 	}
-	if (!late)
-		return;
-	/* The time is over: this only names the other devices' importers. */
-	mutex_lock(&vfio_pci_devices_lock);
-	list_for_each_entry(bufs, &vfio_pci_devices, device)
-		if (bufs != late && vfio_pci_dma_bufs_match(bufs, parent))
-			vfio_pci_dma_bufs_wait(bufs, &bufs->nr_busy, start,
-					       VFIO_PCI_WAIT_BOUNDED);
-	mutex_unlock(&vfio_pci_devices_lock);
 }
 
 static void vfio_pci_dma_bufs_set_cause(struct pci_dev *parent, unsigned int cause, bool set)
 {
 	struct vfio_pci_dma_bufs *bufs;
 
-	while ((bufs = vfio_pci_dma_bufs_find(parent, cause, set))) {
+	while ((bufs = vfio_pci_dma_bufs_find(parent, cause, set, 0))) {
 		vfio_pci_dma_bufs_change(bufs, set ? 0 : cause, set ? cause : 0);
 		vfio_pci_dma_bufs_put(bufs);
 	}
@@ -161,4 +156,5 @@ void vfio_pci_dma_buf_cleanup(void)
 {
 	unregister_pm_notifier(&vfio_pci_sleep_notifier);
 	pci_unregister_reset_notifier(&vfio_pci_reset_notifier);
+	xa_destroy(&vfio_pci_resets);	/* a reset may be under way */
 }

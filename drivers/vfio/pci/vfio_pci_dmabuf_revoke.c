@@ -23,10 +23,12 @@
  * the buffers stay revoked, nothing new is mapped, and fences that come later do not count.
  *
  * Busy.  A buffer is busy while an importer has it mapped, or while a fence is pending that
- * was there when it was revoked, even if it is live again.  All waits are for the buffers to be
- * idle; any number of callers wait together.  Ioctls and writes to config space hold no lock
- * then.  Other operations have their callers' locks (of the device, of its set), and so wait
- * for a limited time.
+ * was there when it was revoked, even if it is live again.  Importers, and such a fence, hold a
+ * reference on the dma_buf, so that ->release() has nothing to wait for.  All waits are for the
+ * buffers to be idle; any number of callers wait together.  Ioctls and writes to config space
+ * hold no lock then.  Other operations have their callers' locks (of the device, of its set),
+ * and so wait for a limited time; so does the reset of a physical function, which has its
+ * memory_lock, for the importers of its virtual functions.
  *
  * Owners.  The device and each buffer hold a reference on the struct vfio_pci_dma_bufs, as a
  * dma-buf's release can race with the device's close.  While the device is open, and then
@@ -169,9 +171,13 @@ void vfio_pci_dma_buf_unmapped(struct vfio_pci_dma_buf *buf, struct vfio_pci_dma
 	vfio_pci_dma_buf_put_busy(buf);
 }
 
+/* Called in any context: ->release(), if this is the last reference, is called later. */
 static void vfio_pci_dma_buf_signaled(struct dma_fence *fence, struct dma_fence_cb *cb)
 {
-	vfio_pci_dma_buf_put_busy(container_of(cb, struct vfio_pci_dma_buf, signaled));
+	struct vfio_pci_dma_buf *buf = container_of(cb, struct vfio_pci_dma_buf, signaled);
+
+	vfio_pci_dma_buf_put_busy(buf);
+	dma_buf_put(buf->dmabuf);
 }
 
 static void vfio_pci_dma_buf_put_fence(struct vfio_pci_dma_buf *buf)
@@ -179,15 +185,18 @@ static void vfio_pci_dma_buf_put_fence(struct vfio_pci_dma_buf *buf)
 	struct dma_fence *fence = buf->fence;
 
 	buf->fence = NULL;
-	if (IS_ERR(fence) || (fence && dma_fence_remove_callback(fence, &buf->signaled)))
+	if (IS_ERR(fence)) {
 		vfio_pci_dma_buf_put_busy(buf);
-	if (!IS_ERR(fence))
-		dma_fence_put(fence);
+		return;
+	}
+	if (fence && dma_fence_remove_callback(fence, &buf->signaled))
+		vfio_pci_dma_buf_signaled(fence, &buf->signaled);
+	dma_fence_put(fence);
 }
 
 /*
- * If there is no memory for the singleton, fences that come later count as well, until
- * vfio_pci_dma_bufs_retry().
+ * The caller has a reference on the dma_buf.  If there is no memory for the singleton, fences
+ * that come later count as well, until vfio_pci_dma_bufs_retry() or ->release().
  */
 static void vfio_pci_dma_buf_get_fence(struct vfio_pci_dma_buf *buf)
 {
@@ -199,11 +208,14 @@ static void vfio_pci_dma_buf_get_fence(struct vfio_pci_dma_buf *buf)
 	vfio_pci_dma_buf_get_busy(buf);
 	vfio_pci_dma_buf_put_fence(buf);
 	ret = dma_resv_get_singleton(buf->dmabuf->resv, DMA_RESV_USAGE_BOOKKEEP, &buf->fence);
-	if (ret)
+	if (ret) {
 		buf->fence = ERR_PTR(ret);
-	else if (!buf->fence ||	/* or it has signaled meanwhile */
-		 dma_fence_add_callback(buf->fence, &buf->signaled, vfio_pci_dma_buf_signaled))
-		vfio_pci_dma_buf_put_busy(buf);
+		return;
+	}
+	get_dma_buf(buf->dmabuf);
+	if (!buf->fence ||	/* or it has signaled meanwhile */
+	    dma_fence_add_callback(buf->fence, &buf->signaled, vfio_pci_dma_buf_signaled))
+		vfio_pci_dma_buf_signaled(buf->fence, &buf->signaled);
 }
 
 /*
@@ -221,7 +233,8 @@ static void vfio_pci_dma_buf_update(struct vfio_pci_dma_buf *buf, unsigned int c
 	was_live = !buf->causes;
 	has_fences = buf->nr_tables;
 	/* Busy until the fences count.  On close, put_busy() unregisters a buffer that is idle. */
-	hold = has_fences || buf->bufs->causes & VFIO_PCI_REVOKED_CLOSED;
+	hold = has_fences ||
+	       (buf->bufs->causes & VFIO_PCI_REVOKED_CLOSED && READ_ONCE(buf->registered));
 	if (hold)
 		vfio_pci_dma_buf_get_busy(buf);
 	WRITE_ONCE(buf->causes, (buf->causes & VFIO_PCI_REVOKED_PERMANENTLY) |
@@ -277,14 +290,20 @@ void vfio_pci_dma_buf_publish(struct vfio_pci_dma_buf *buf)
 	mutex_unlock(&buf->bufs->lock);
 }
 
-/* The last reference on the dma_buf has been dropped. */
+/*
+ * The last reference on the dma_buf has been dropped.  If there was no memory to find out which
+ * fences count, all of them do.
+ */
 void vfio_pci_dma_buf_withdraw(struct vfio_pci_dma_buf *buf)
 {
 	mutex_lock(&buf->bufs->lock);
-	vfio_pci_dma_buf_put_fence(buf);
-	vfio_pci_dma_buf_unregister(buf);
 	list_del(&buf->node);
 	mutex_unlock(&buf->bufs->lock);
+	if (IS_ERR(buf->fence))
+		dma_resv_wait_timeout(buf->dmabuf->resv, DMA_RESV_USAGE_BOOKKEEP, false,
+				      MAX_SCHEDULE_TIMEOUT);
+	vfio_pci_dma_buf_put_fence(buf);
+	vfio_pci_dma_buf_unregister(buf);
 }
 
 /* Looks again at the fences of buffers for which there was no memory. */
@@ -294,11 +313,13 @@ static void vfio_pci_dma_bufs_retry(struct vfio_pci_dma_bufs *bufs)
 
 	mutex_lock(&bufs->lock);
 	list_for_each_entry(buf, &bufs->list, node) {
-		if (!IS_ERR(buf->fence))
+		/* ->release() may have begun: then there is no reference to take. */
+		if (!IS_ERR(buf->fence) || !get_file_active(&buf->dmabuf->file))
 			continue;
 		dma_resv_lock(buf->dmabuf->resv, NULL);
 		vfio_pci_dma_buf_get_fence(buf);
 		dma_resv_unlock(buf->dmabuf->resv);
+		dma_buf_put(buf->dmabuf);
 	}
 	mutex_unlock(&bufs->lock);
 }
@@ -335,7 +356,6 @@ static void vfio_pci_dma_bufs_warn(struct vfio_pci_dma_bufs *bufs)
  *   VFIO_PCI_WAIT_CALL		-EBUSY			-EINTR		yes
  *   VFIO_PCI_WAIT_CONFIG	logs, and waits on	-EINTR		yes
  *   VFIO_PCI_WAIT_BOUNDED	-EBUSY			waits on	no
- *   VFIO_PCI_WAIT_RELEASE	waits on		waits on	yes
  *
  * The timeout is revoke_timeout_ms, from @start.  A task that can be frozen holds no lock.
  */
@@ -351,14 +371,13 @@ int vfio_pci_dma_bufs_wait_busy(struct vfio_pci_dma_bufs *bufs, const atomic_t *
 	if (how == VFIO_PCI_WAIT_CALL || how == VFIO_PCI_WAIT_CONFIG)
 		state |= TASK_WAKEKILL;
 	while (atomic_read(busy)) {
-		left = how == VFIO_PCI_WAIT_RELEASE ? HZ :
-		       clamp_t(long, deadline - jiffies, 0, HZ);
+		left = clamp_t(long, deadline - jiffies, 0, HZ);
 		left = ___wait_event(bufs->idle, ___wait_cond_timeout(!atomic_read(busy)),
 				     state, 0, left, __ret = schedule_timeout(__ret));
 		if (left)
 			return left < 0 ? -EINTR : 0;
 		vfio_pci_dma_bufs_retry(bufs);
-		if (how == VFIO_PCI_WAIT_RELEASE || time_before(jiffies, deadline))
+		if (time_before(jiffies, deadline))
 			continue;
 		vfio_pci_dma_bufs_warn(bufs);
 		if (how != VFIO_PCI_WAIT_CONFIG)

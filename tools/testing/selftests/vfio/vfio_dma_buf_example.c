@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* The example of Documentation/driver-api/vfio-pci-dma-buf.rst, run as a test. */
+/* The example of Documentation/userspace-api/vfio-pci-dma-buf.rst, run as a test. */
 /* Documentation/userspace-api/vfio-pci-dma-buf.rst shows this. */
 #include <errno.h>
 #include <fcntl.h>
@@ -32,7 +32,7 @@ static int open_device(const char *path)
 	return device;
 }
 
-/* A dma-buf of the first page of a BAR, and of its third; -1 and errno if not. */
+/* A dma-buf of two slices of a BAR, its first and its third; -1 and errno if not. */
 static int lend(int device, uint32_t bar)
 {
 	struct {

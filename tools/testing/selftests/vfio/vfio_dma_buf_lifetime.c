@@ -186,7 +186,7 @@ TEST_F(lifetime, killed)
 	EXPECT_TRUE(WIFSIGNALED(status));
 }
 
-TEST_F(lifetime, many_cycles)
+TEST_F_TIMEOUT(lifetime, many_cycles, 120)
 {
 	for (int i = 0; i < CYCLES; i++) {
 		int dmabuf = export_range(&self->vfio, RAM_BAR, i % 16 * PAGE, PAGE), importer;
@@ -211,7 +211,7 @@ TEST_F(lifetime, many_cycles)
 	}
 }
 
-TEST_F(lifetime, many_opens)
+TEST_F_TIMEOUT(lifetime, many_opens, 120)
 {
 	int kept[20];
 
@@ -252,7 +252,7 @@ static void *close_at_once(void *data)
 	return NULL;
 }
 
-TEST_F(lifetime, close_at_once)
+TEST_F_TIMEOUT(lifetime, close_at_once, 120)
 {
 	pthread_barrier_t barrier;
 

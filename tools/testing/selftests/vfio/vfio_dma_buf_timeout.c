@@ -495,21 +495,23 @@ TEST_F(timeout, fence_of_a_restored_buffer)
 /* Nor, after EBUSY, the fence of a released buffer, for which a later fence does not count. */
 TEST_F(timeout, fence_of_a_released_buffer)
 {
-	uint64_t start = milliseconds();
-	int other = fenced_importer(_metadata, self, 0, 5000);
+	uint64_t closed, start = milliseconds();
+	int other = fenced_importer(_metadata, self, 0, 10000);
 
 	EXPECT_EQ(vfio_reset(&self->vfio), -EBUSY);
-	EXPECT_EQ(importer_fence(other, 20000), 0);
-	/* One of the two waits, this or the next reset. */
+	EXPECT_EQ(importer_fence(other, 30000), 0);
+	/* The next reset waits for it, and not the task that drops the last reference. */
+	closed = milliseconds();
 	close(self->importer);
 	close(other);
 	close(self->dmabuf);
+	EXPECT_LT(milliseconds() - closed, 4000);
 	self->importer = -1;
 	self->dmabuf = -1;
 	while (vfio_reset(&self->vfio) == -EBUSY)
-		ASSERT_LT(milliseconds() - start, 5000 + BOUND_MS);
-	EXPECT_GE(milliseconds() - start, 4900);
-	EXPECT_LT(milliseconds() - start, 5000 + BOUND_MS);
+		ASSERT_LT(milliseconds() - start, 10000 + BOUND_MS);
+	EXPECT_GE(milliseconds() - start, 9900);
+	EXPECT_LT(milliseconds() - start, 10000 + BOUND_MS);
 }
 
 /* An importer that unmaps in time, though late, holds nothing up for longer. */
