@@ -29,7 +29,7 @@ help:
 	@echo "make series   mail-ready patches: out/series (V=2 for a second version)"
 	@echo "make bisect-check  each patch: builds, options, its tests; and its series; three hours"
 	@echo "              (W='SERIES/PATCH...' for some, ONLY=stage,stage: see scripts/bisect)"
-	@echo "make mutants  break one promise at a time: does a test notice? 30 minutes"
+	@echo "make mutants  break one guarantee at a time: does a test notice? 30 minutes"
 	@echo "make cross    our objects compiled for arm64, 32-bit x86 and PREEMPT_RT"
 	@echo "make deb      packages for Debian: out/deb (CONFIG=small to try, or a file)"
 	@echo "make clean    remove build/ and out/"

@@ -51,7 +51,7 @@ struct vfio_pci_dma_bufs {
  *	one after it is unmapped, until fences signal. Under dma_resv
  * @nr_busy: all mappings, and 1 while @fence is pending or not known
  * @fence: the fences of the reservation object at the last revocation; NULL: none;
- *	ERR_PTR(-ENOMEM): not known yet. Under @bufs->lock
+ *	ERR_PTR(-ENOMEM): not known yet. Under @bufs->lock, or of ->release() alone
  * @signaled: callback of @fence
  * @readonly: devices must not write to it; immutable, as are all that follow
  * @nr_ranges: number of @ranges

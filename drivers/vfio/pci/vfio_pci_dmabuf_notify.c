@@ -73,7 +73,7 @@ static struct vfio_pci_dma_bufs *vfio_pci_dma_bufs_find(struct pci_dev *parent, 
 
 /*
  * The time begins now: not before the importers' callbacks, nor the wait for a lock.  When it
- * is over, the importers of each device that is busy are named.
+ * is over, the importers of the devices that are still busy are named.
  */
 static void vfio_pci_dma_bufs_wait_all(struct pci_dev *parent)
 {

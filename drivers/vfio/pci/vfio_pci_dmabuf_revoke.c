@@ -24,8 +24,8 @@
  *
  * Busy.  A buffer is busy while an importer has it mapped, or while a fence is pending that
  * was there when it was revoked, even if it is live again.  Importers, and such a fence, hold a
- * reference on the dma_buf, so that ->release() has nothing to wait for.  All waits are for the
- * buffers to be idle; any number of callers wait together.  Ioctls and writes to config space
+ * reference on the dma_buf, so that ->release() has nothing to wait for, unless memory was
+ * short.  All other waits are for the buffers to be idle; any number of callers wait together.  Ioctls and writes to config space
  * hold no lock then.  Other operations have their callers' locks (of the device, of its set),
  * and so wait for a limited time; so does the reset of a physical function, which has its
  * memory_lock, for the importers of its virtual functions.
@@ -195,8 +195,9 @@ static void vfio_pci_dma_buf_put_fence(struct vfio_pci_dma_buf *buf)
 }
 
 /*
- * The caller has a reference on the dma_buf.  If there is no memory for the singleton, fences
- * that come later count as well, until vfio_pci_dma_bufs_retry() or ->release().
+ * The dma_buf cannot be in ->release(): the caller has a reference, or an importer has that is
+ * attached.  If there is no memory for the singleton, fences that come later count as well,
+ * until vfio_pci_dma_bufs_retry() or ->release().
  */
 static void vfio_pci_dma_buf_get_fence(struct vfio_pci_dma_buf *buf)
 {
@@ -292,7 +293,8 @@ void vfio_pci_dma_buf_publish(struct vfio_pci_dma_buf *buf)
 
 /*
  * The last reference on the dma_buf has been dropped.  If there was no memory to find out which
- * fences count, all of them do.
+ * fences count, wait for all of them, as the device may use the memory until then.  Other waits
+ * cannot name them any more.
  */
 void vfio_pci_dma_buf_withdraw(struct vfio_pci_dma_buf *buf)
 {

@@ -9,17 +9,20 @@
 # crashes to a file whose name begins so.
 built=$2
 
-modprobe -a vgem udmabuf vfio_iommu_type1 vfio-pci dma_buf_test_importer test_hmm_range || exit
+modprobe -a vgem udmabuf vfio_iommu_type1 vfio-pci dma_buf_test_importer || exit
+modprobe -q test_hmm_range	# comes with another series
 echo 64 >/proc/sys/vm/nr_hugepages
 echo 50 >/sys/module/vfio_pci_core/parameters/revoke_timeout_ms
-cd /sys/kernel/debug || exit
-echo 0 | tee fail*/verbose fail_page_alloc/min-order >/dev/null
-echo N | tee fail*/ignore-gfp-wait fail_page_alloc/ignore-gfp-highmem >/dev/null
+(
+	cd /sys/kernel/debug || exit
+	echo 0 | tee fail*/verbose fail_page_alloc/min-order >/dev/null
+	echo N | tee fail*/ignore-gfp-wait fail_page_alloc/ignore-gfp-highmem >/dev/null
+) || exit
 
 [ "$1" = fuzz ] || exec "$built/replay" "$3"
 dir=$(mktemp -d)
 mkdir "$dir/corpus" "$dir/seeds" "$dir/found"
-"$built/replay" -b "$dir/seeds" "$3"
+"$built/replay" -b "$dir/seeds" "$3" || exit
 output=$5
 # Two processes, each with a device of its own, that read each other's corpus.
 set -- -max_len=288 -rss_limit_mb=0 -timeout=120 -handle_segv=0 -handle_bus=0 \
@@ -35,4 +38,6 @@ wait
 "$built/fuzz" "$@" -merge=1 "$dir/found" "$dir/corpus" "$dir/seeds" 2>&1
 FUZZ_PRINT=1 "$built/fuzz" "$dir"/found/* 2>/dev/null |
 	grep -E "^([a-z_]+( fail [0-9]+)?( thread)?( [0-9]+){5})?$" >"$output"
+status=$?
 rm -r "$dir"
+exit $status
