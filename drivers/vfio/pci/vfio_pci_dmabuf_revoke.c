@@ -25,10 +25,10 @@
  * Busy.  A buffer is busy while an importer has it mapped, or while a fence is pending that
  * was there when it was revoked, even if it is live again.  Importers, and such a fence, hold a
  * reference on the dma_buf, so that ->release() has nothing to wait for, unless memory was
- * short.  All other waits are for the buffers to be idle; any number of callers wait together.  Ioctls and writes to config space
- * hold no lock then.  Other operations have their callers' locks (of the device, of its set),
- * and so wait for a limited time; so does the reset of a physical function, which has its
- * memory_lock, for the importers of its virtual functions.
+ * short.  All other waits are for the buffers to be idle; any number of callers wait together.
+ * Ioctls and writes to config space hold no lock then.  Other operations have their callers'
+ * locks (of the device, of its set), and so wait for a limited time; so does the reset of a
+ * physical function, which has its memory_lock, for the importers of its virtual functions.
  *
  * Owners.  The device and each buffer hold a reference on the struct vfio_pci_dma_bufs, as a
  * dma-buf's release can race with the device's close.  While the device is open, and then
