@@ -357,6 +357,45 @@ TEST_F_TIMEOUT(race, all, 300)
 	pthread_mutex_destroy(&self->race.lock);
 }
 
+static void *reset_again(void *data)
+{
+	struct race *race = data;
+
+	while (!race->stop)
+		device_write(race->name, "reset", "1");
+	return NULL;
+}
+
+/* A reset by others while the device is opened or closed leaves it its addresses. */
+TEST_F_TIMEOUT(race, reset_while_opened, 240)
+{
+	const char *seconds = getenv("VFIO_RACE_SECONDS");
+	uint64_t end = milliseconds() + (seconds ? atoi(seconds) : SECONDS) * 500;
+	pthread_t threads[2];
+	uint64_t before, after;
+	char path[64];
+	int config;
+
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/config",
+		 self->race.name);
+	config = open(path, O_RDONLY);
+	ASSERT_EQ(pread(config, &before, 8, PCI_BASE_ADDRESS_0 + 4 * RAM_BAR), 8);
+	for (int i = 0; i < 2; i++)
+		ASSERT_EQ(pthread_create(&threads[i], NULL, reset_again, &self->race), 0);
+	while (milliseconds() < end) {
+		struct vfio vfio;
+
+		if (!vfio_open(&vfio, self->race.name, variant->interface, NULL))
+			vfio_close(&vfio);
+	}
+	self->race.stop = true;
+	for (int i = 0; i < 2; i++)
+		pthread_join(threads[i], NULL);
+	ASSERT_EQ(pread(config, &after, 8, PCI_BASE_ADDRESS_0 + 4 * RAM_BAR), 8);
+	EXPECT_EQ(after, before);
+	close(config);
+}
+
 /*
  * The first use of a BAR claims it for all: by mmap(), by a dma-buf, by reading.  The device
  * is one that is not reset when it is opened, which would take a second each time.
