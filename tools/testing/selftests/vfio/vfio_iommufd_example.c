@@ -86,9 +86,10 @@ static volatile void *map_bar(int device, uint32_t bar, size_t size)
 	return mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, device, info.offset);
 }
 
-/* A word of the first device's to the other's BAR; this device is QEMU's "edu". */
-static int write_word(int edu, uint64_t iova)
+/* Copies a word by DMA, from one address to another; the device is QEMU's "edu". */
+static int copy_word(int edu, uint64_t from, uint64_t to)
 {
+	const uint64_t steps[2][3] = { { from, 0x40000, 1 }, { 0x40000, to, 3 } };
 	struct vfio_region_info info = {
 		.argsz = sizeof(info),
 		.index = VFIO_PCI_CONFIG_REGION_INDEX,
@@ -99,12 +100,14 @@ static int write_word(int edu, uint64_t iova)
 	if (registers == MAP_FAILED || ioctl(edu, VFIO_DEVICE_GET_REGION_INFO, &info) ||
 	    pwrite(edu, &command, 2, info.offset + PCI_COMMAND) != 2)
 		return -1;
-	registers[0x80 / 8] = 0x40000;		/* from its own buffer, which has 0 */
-	registers[0x88 / 8] = iova;
-	registers[0x90 / 8] = 8;
-	registers[0x98 / 8] = 3;
-	while (registers[0x98 / 8] & 1)
-		usleep(1000);
+	for (int i = 0; i < 2; i++) {		/* by way of its own buffer */
+		registers[0x80 / 8] = steps[i][0];
+		registers[0x88 / 8] = steps[i][1];
+		registers[0x90 / 8] = 8;
+		registers[0x98 / 8] = steps[i][2];
+		while (registers[0x98 / 8] & 1)
+			usleep(1000);
+	}
 	return 0;
 }
 
@@ -130,18 +133,19 @@ int main(int argc, char **argv)
 	bar = map_bar(two, argv[3][0] - '0', SIZE);
 	if (bar == MAP_FAILED)
 		goto failed;
-	bar[1] = 4711;
-	if (write_word(one, IOVA + 8) || bar[1])
+	bar[0] = 4711;
+	bar[1] = 0;
+	if (copy_word(one, IOVA, IOVA + 8) || bar[1] != 4711)
 		goto failed;
 
 	/* A reset takes the BAR away for a while, and nothing has to be mapped again. */
-	bar[1] = 4711;
 	if (ioctl(two, VFIO_DEVICE_RESET))
 		goto failed;
-	if (write_word(one, IOVA + 8) || bar[1])
+	bar[0] = 4712;
+	if (copy_word(one, IOVA, IOVA + 8) || bar[1] != 4712)
 		goto failed;
 
-	printf("ok 1 one device wrote to another one's BAR\n");
+	printf("ok 1 one device read and wrote another one's BAR\n");
 	return 0;
 
 failed:
