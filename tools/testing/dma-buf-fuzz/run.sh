@@ -6,7 +6,7 @@
 #	run.sh fuzz BUILT PROGRAMS SECONDS OUTPUT
 # BUILT has what make has built.  replay runs the programs that are in the file PROGRAMS; fuzz
 # begins with these, and writes those that reach most to OUTPUT, and one that is too slow or
-# crashes to a file whose name begins so.
+# crashes to OUTPUT-*.
 built=$2
 
 modprobe -a vgem udmabuf vfio_iommu_type1 vfio-pci dma_buf_test_importer || exit
@@ -29,15 +29,17 @@ set -- -max_len=288 -rss_limit_mb=0 -timeout=120 -handle_segv=0 -handle_bus=0 \
 	-max_total_time="$4" -artifact_prefix="$5-"
 for process in 1 2; do
 	{
-		"$built/fuzz" "$@" -len_control=0 -reload=1 "$dir/corpus" "$dir/seeds" 2>&1
-		echo "status $?"
+		"$built/fuzz" "$@" -len_control=0 -reload=1 "$dir/corpus" "$dir/seeds" 2>&1 ||
+			echo "status $?" | tee "$dir/failed"
 	} | sed -u "s/^/$process: /" &
 done
 wait
 # The inputs that reach most, the short ones first.
-"$built/fuzz" "$@" -merge=1 "$dir/found" "$dir/corpus" "$dir/seeds" 2>&1
+"$built/fuzz" "$@" -merge=1 "$dir/found" "$dir/corpus" "$dir/seeds" 2>&1 ||
+	echo "status $?" | tee "$dir/failed"
 FUZZ_PRINT=1 "$built/fuzz" "$dir"/found/* 2>/dev/null |
 	grep -E "^([a-z_]+( fail [0-9]+)?( thread)?( [0-9]+){5})?$" >"$output"
+[ -s "$output" ] && [ ! -e "$dir/failed" ]
 status=$?
 rm -r "$dir"
 exit $status

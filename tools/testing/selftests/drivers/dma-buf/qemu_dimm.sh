@@ -29,6 +29,7 @@ done
 { true >&3; } 2>/dev/null || { echo "$0: no virtio port is QEMU's monitor" >&2; exit 1; }
 cat <&3 >/dev/null &
 trap 'kill $!' EXIT
+trap 'exit 1' HUP INT TERM
 before=$(blocks)
 echo '{"execute":"qmp_capabilities"}' >&3
 monitor same object-add '"qom-type":"memory-backend-ram","id":"ram","size":268435456'
