@@ -12,8 +12,8 @@
  *   PARENT	a reset of the PF begins	it is over
  *   SUSPEND	system sleep			resume
  *   ERROR	AER, DPC, unplug		when the device decodes memory again, at the
- *						next open, or when close has restored
- *						its state for importers that are late
+ *						next open, or when close restores its
+ *						state while importers are late
  *   NO_BARS	open after ERROR, memory not	not while the driver is bound
  *		decoded
  *   CLOSED	close				of the device: open; of a buffer: never
@@ -26,16 +26,16 @@
  * was there when it was revoked, even if it is live again.  Importers, and such a fence, hold a
  * reference on the dma_buf, so that ->release() has nothing to wait for, unless memory was
  * short.  All other waits are for the buffers to be idle; any number of callers wait together.
- * Ioctls and writes to config space hold no lock then.  Other operations have their callers'
- * locks (of the device, of its set), and so wait for a limited time; so does the reset of a
- * physical function, which has its memory_lock, for the importers of its virtual functions.
+ * Ioctls and writes to config space hold no lock then.  Other operations hold their callers'
+ * locks (of the device, of its set), so their wait ends at the timeout.  So does the wait of a
+ * physical function's reset, which holds its memory_lock, for importers of virtual functions.
  *
  * Owners.  The device and each buffer hold a reference on the struct vfio_pci_dma_bufs, as a
- * dma-buf's release can race with the device's close.  While the device is open, and then
- * while it is busy, a buffer holds a registration of the vfio_device, so that unbinding the
- * driver waits, and vga_hold_memory(), so that the VGA arbiter does not switch memory decode
- * off.  The dma_buf of a buffer on the
- * list, and its file, are not freed while the list's lock is held: ->release() unlinks it.
+ * dma-buf's release can race with the device's close.  Until the device is closed, and after
+ * that while the buffer is busy, a buffer holds a registration of the vfio_device, so that
+ * unbinding the driver waits, and vga_hold_memory(), so that the VGA arbiter does not switch
+ * memory decode off.  The dma_buf of a buffer on the list, and its file, are not freed while
+ * the list's lock is held: ->release() unlinks it.
  *
  * Locks, outermost first:
  *
@@ -293,8 +293,8 @@ void vfio_pci_dma_buf_publish(struct vfio_pci_dma_buf *buf)
 
 /*
  * The last reference on the dma_buf has been dropped.  If there was no memory to find out which
- * fences count, wait for all of them, as the device may use the memory until then.  Other waits
- * cannot name them any more.
+ * fences count, wait for all of them, as the device may use the memory until then.  No message
+ * reports these fences.
  */
 void vfio_pci_dma_buf_withdraw(struct vfio_pci_dma_buf *buf)
 {
@@ -538,6 +538,7 @@ int vfio_pci_dma_buf_open_begin(struct vfio_pci_core_device *vdev)
 {
 	struct vfio_pci_dma_bufs *bufs = vdev->dma_bufs;
 	unsigned int causes;
+	int ret = 0;
 
 	if (!bufs)
 		return 0;
@@ -546,17 +547,21 @@ int vfio_pci_dma_buf_open_begin(struct vfio_pci_core_device *vdev)
 		return -EBUSY;
 	mutex_lock(&bufs->lock);
 	causes = bufs->causes;
-	if (causes & VFIO_PCI_REVOKED_ERROR) {
+	/* During a reset by others the device does not decode memory either. */
+	if (causes & VFIO_PCI_REVOKED_ERROR && !pci_cfg_access_trylock(bufs->pdev)) {
+		ret = -EAGAIN;
+	} else if (causes & VFIO_PCI_REVOKED_ERROR) {
 		causes &= ~VFIO_PCI_REVOKED_ERROR;
 		if (!vfio_pci_recovered(bufs->pdev))
 			causes |= VFIO_PCI_REVOKED_NO_BARS;
 		WRITE_ONCE(bufs->causes, causes);
+		pci_cfg_access_unlock(bufs->pdev);
 	}
 	if (causes & VFIO_PCI_REVOKED_NO_BARS)
 		pci_notice_ratelimited(bufs->pdev,
 				       "after an error: no dma-bufs until the device is removed and rescanned\n");
 	mutex_unlock(&bufs->lock);
-	return 0;
+	return ret;
 }
 
 /* The device is open, and has its virtual config space: buffers can be made. */
@@ -594,7 +599,7 @@ void vfio_pci_dma_buf_close(struct vfio_pci_core_device *vdev)
 /*
  * Switches off the memory decode of a device that is closed while importers are late, also in
  * its saved state.  A virtual function has no memory decode of its own.  The saved state has
- * the addresses: clear ERROR, or the next open would take decode off for lost addresses.
+ * the addresses: clear ERROR, or the next open would take them for lost, as decode is off.
  */
 void vfio_pci_dma_buf_disable_decode(struct vfio_pci_core_device *vdev)
 {
