@@ -7,8 +7,8 @@
  * Its "page table" is an array with an entry for each page of the tracker. An entry
  * has no reference on the page: that it is there means that the CPU maps it, too.
  *
- * Locks: mirror_file.lock > (nothing); mirror.lock, the page table's lock, is taken in
- * the invalidate callback and under it nothing that allocates or touches user memory.
+ * Locks: mirror_file.lock > mmap_lock > mirror.lock, the page table's lock. The invalidate
+ * callback takes that, so nothing under it allocates or touches user memory.
  */
 #include <linux/fs.h>
 #include <linux/highmem.h>
@@ -41,7 +41,6 @@
  * @ref: the file that registered it, and each ioctl that works on it
  * @lock: protects @entries and @seen; taken to commit and to invalidate
  * @entries: for each page of the range, the struct page with WRITABLE, or 0
- * @npages: how many entries
  * @seen: the range as of the last successful wait
  * @stall: HMM_RANGE_TEST_STALL or _LOCKED
  * @unstall: where stalled callbacks sleep
@@ -52,7 +51,6 @@ struct mirror {
 	struct kref ref;
 	struct mutex lock;	/* the page table's */
 	unsigned long *entries;
-	unsigned long npages;
 	struct hmm_range seen;
 	u32 stall;
 	wait_queue_head_t unstall;
@@ -307,7 +305,7 @@ static int ioctl_populate(struct mirror *mirror, const struct hmm_range_test_cmd
 
 static u8 pfn_to_state(unsigned long pfn)
 {
-	/* The rest means nothing: of a huge page not mapped yet there is the order. */
+	/* The other bits mean nothing: a huge page that is not mapped yet has an order. */
 	if (!(pfn & HMM_PFN_VALID))
 		return pfn & HMM_PFN_ERROR ? HMM_RANGE_TEST_ERROR : 0;
 	return HMM_RANGE_TEST_VALID |
@@ -507,7 +505,6 @@ static struct mirror *mirror_create(unsigned long addr, unsigned long npages)
 	kref_init(&mirror->ref);
 	mutex_init(&mirror->lock);
 	init_waitqueue_head(&mirror->unstall);
-	mirror->npages = npages;
 	mirror->entries = kvcalloc(npages, sizeof(*mirror->entries), GFP_KERNEL);
 	if (!mirror->entries)
 		goto put;

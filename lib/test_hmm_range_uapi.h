@@ -15,7 +15,7 @@
 #define HMM_RANGE_TEST_PAGES	262144
 #define HMM_RANGE_TEST_BUFFER	4096
 
-/* A wish, and what a page of the mirror is: bits of a byte of struct ...cmd.ptr. */
+/* Access that is asked for, and the state of a page: bits of a byte at struct ...cmd.ptr. */
 #define HMM_RANGE_TEST_VALID	0x01
 #define HMM_RANGE_TEST_WRITE	0x02
 #define HMM_RANGE_TEST_ERROR	0x04
@@ -81,7 +81,7 @@ struct hmm_range_test_stats {
 /* addr, npages, timeout_ms: access through the mirror, which is populated as needed. */
 #define HMM_RANGE_TEST_READ		_IOW('h', 0x87, struct hmm_range_test_cmd)
 #define HMM_RANGE_TEST_WRITE_PAGES	_IOW('h', 0x88, struct hmm_range_test_cmd)
-/* flags: callbacks sleep from now on, until called with 0 (or for 20 seconds). */
+/* flags: each callback sleeps from now on, for 20 seconds or until called with 0. */
 #define HMM_RANGE_TEST_SET_STALL	_IOW('h', 0x89, struct hmm_range_test_cmd)
 #define HMM_RANGE_TEST_STATS		_IOR('h', 0x8a, struct hmm_range_test_stats)
 

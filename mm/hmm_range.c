@@ -4,8 +4,9 @@
  *
  * A struct hmm_range is valid if its notifier_seq is the seq of its tracker.
  * hmm_range_begin() makes it valid, with no invalidation in flight. An invalidation that
- * the driver does not ignore gives the tracker a new seq: a hit. A tracker is gone when
- * mm_users is 0, and closing when hmm_tracker_unregister() has begun; both are final.
+ * the driver does not ignore gives the tracker a new seq: a hit. An address space is gone
+ * when mm_users is 0, a tracker closing when hmm_tracker_unregister() has begun; both are
+ * final.
  *
  * Locks: mmap_lock is taken here, for reading, and not held in the commit function nor on
  * return. The driver's functions take its lock; this file never does.
@@ -48,7 +49,7 @@
 
 /*
  * The longest walk under one mmap_lock section. A power of two: only huge pages that are
- * larger (1 GiB) are split between walks, which may begin at any page of them.
+ * larger are split between walks, which may begin at any page of them.
  */
 #define HMM_RANGE_PIECE		SZ_16M
 
@@ -136,8 +137,8 @@ EXPORT_SYMBOL_GPL(hmm_tracker_register);
  * which a kernel thread cannot be.
  *
  * Context: process context. Sleeps until the calls in progress have returned, as above, and
- * then until the running callbacks of the tracker have. Without calls in progress it waits
- * for no other callback, and for no invalidation's end. The caller holds neither mmap_lock
+ * then until the running callbacks of the tracker have. Without calls in progress it does not
+ * wait for other callbacks or the end of an invalidation. The caller holds neither mmap_lock
  * nor a lock that the invalidate callback or a commit function takes.
  */
 void hmm_tracker_unregister(struct hmm_tracker *tracker)
@@ -238,7 +239,7 @@ static int hmm_range_walk(const struct hmm_range *range, unsigned long default_f
 	struct hmm_range piece = *range;
 	int ret = 0;
 
-	/* Not held over hmm_range_begin()'s sleep, which an exit must end. */
+	/* Not held in hmm_range_begin(), whose sleep an exit must end. */
 	if (!mmget_not_zero(mm))
 		return -EFAULT;
 

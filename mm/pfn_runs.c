@@ -26,7 +26,7 @@ static vm_fault_t ensure_pte_table(struct vm_fault *vmf)
 	return 0;
 }
 
-/* Maps consecutive frames, the first one by @entry.  Skips entries that are present. */
+/* Maps consecutive frames, the first one by @entry.  Skips entries that are not empty. */
 static void fill_ptes(struct vm_area_struct *vma, unsigned long addr, pte_t *pte,
 		      pte_t entry, unsigned long nr)
 {
@@ -57,16 +57,16 @@ static pte_t run_pte(unsigned long pfn, pgprot_t prot)
  * @vmf: the fault; its vma is VM_PFNMAP and shared
  * @start: where to begin, page-aligned
  * @end: where to end, page-aligned, more than @start
- * @run: the frames that @start and what follows it are to have
- * @page: the place in the buffer that belongs to @start, which is in @run
+ * @run: the run that @page is in; the next runs follow it
+ * @page: the page of the buffer to map at @start
  *
  * [@start, @end) lies in the vma, and in the one page table that the fault's address
- * belongs to; the runs from @run on go as far.  Entries that are present stay as they
- * are, whatever they map: of two faults that race, the second changes nothing.
+ * belongs to; the runs from @run on go as far.  Entries that are not empty stay as they
+ * are: of two faults that race, the second changes nothing.
  *
  * The frames must be those of memory (pfn_valid()) that stays the driver's while it
- * is mapped, and has the cache mode of normal memory: no memory type is looked up,
- * as vmf_insert_pfn() does.  No reference is taken.
+ * is mapped, and has the cache mode of normal memory: unlike vmf_insert_pfn(), this
+ * looks up no memory type.  No reference is taken.
  *
  * Context: from a vm_operations_struct's fault handler, under mmap_lock or the vma's
  * lock; may sleep to allocate.  Takes the page table's lock, once for all of it.

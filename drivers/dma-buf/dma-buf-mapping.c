@@ -111,7 +111,7 @@ static void mmio_unmap_ranges(struct mmio_map *map, enum dma_data_direction dir)
 	}
 }
 
-/* How much of what begins at @addr the next entry takes, by the device's limits. */
+/* The length of the entry that begins at @addr, by the device's limits */
 static u32 mmio_segment(struct device *dev, dma_addr_t addr, u64 len)
 {
 	u64 max = min_t(u64, dma_get_max_seg_size(dev), U32_MAX);
@@ -124,7 +124,7 @@ static u32 mmio_segment(struct device *dev, dma_addr_t addr, u64 len)
 
 /*
  * Counts the entries, and fills those from @sg on unless it is NULL.  Stops one after the
- * most that there may be.
+ * limit.
  */
 static u32 mmio_walk_segments(const struct mmio_map *map, struct scatterlist *sg)
 {

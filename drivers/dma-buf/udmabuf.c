@@ -19,8 +19,8 @@
  *	folios of creation.
  *
  * Limits
- *	The pages that a buffer pins count for the user who made it, until the last
- *	process that has the buffer has released it.
+ *	The pages that a buffer is charged for count for the user who made it, until
+ *	the buffer is released.
  *
  * Locks
  *	A memfd's inode lock (shared) is held from a look at the seals to the last
@@ -82,8 +82,8 @@ MODULE_PARM_DESC(user_limit_mb,
 		 "Most memory that one user's buffers may pin, in MiB (default 0: half of the machine's, negative: no limit)");
 
 /*
- * What is done in one hold of a memfd's inode lock: the number of folios limits the work for
- * folios that exist, the bytes that for folios that have to be allocated and cleared.
+ * Limits of one hold of a memfd's inode lock: of folios, for those that exist; of bytes, for
+ * folios that have to be allocated and cleared.
  */
 #define UDMABUF_HOLD_FOLIOS	(PAGE_SIZE / sizeof(struct folio *))
 #define UDMABUF_HOLD_BYTES	SZ_64M
@@ -212,8 +212,8 @@ static u64 udmabuf_user_limit(void)
 }
 
 /*
- * Called before the pages are pinned; for the rest of a large folio, which only its pin
- * shows, just after that.
+ * Called before pages are pinned; for the rest of a large folio, just after the pin has
+ * found it.
  */
 static int udmabuf_charge(struct udmabuf *ub, u64 pages)
 {
@@ -406,12 +406,12 @@ static const struct vm_operations_struct udmabuf_vm_ops = {
 };
 
 /*
- * Comes from mmap() on the dma-buf's own file, and from importers that map it
- * through theirs, which may be open for writing when ours is not.
+ * Called for mmap() of the dma-buf's file, and by importers for mmap() of theirs,
+ * which may be open for writing when the dma-buf's is not.
  *
- * VM_PFNMAP keeps get_user_pages() out.  It must not meet copy-on-write, which
- * would take a page from a driver that never gave it one: test VM_MAYSHARE, as
- * the shared mapping of a file that is open only for reading lacks VM_SHARED.
+ * VM_PFNMAP keeps get_user_pages() out.  Entries must not be copied on write: refuse
+ * private mappings.  Test VM_MAYSHARE for that, as the shared mapping of a file that
+ * is open only for reading lacks VM_SHARED.
  */
 static int udmabuf_mmap(struct dma_buf *dmabuf, struct vm_area_struct *vma)
 {
@@ -865,7 +865,7 @@ static long udmabuf_small_folios(const struct udmabuf *ub, struct folio **folios
 }
 
 /**
- * struct udmabuf_pinner - where in a list of items on one memfd pinning has got
+ * struct udmabuf_pinner - how far the items of one memfd in a list have been pinned
  * @memfd: the items' file
  * @items: next item
  * @left: number of items from @items on

@@ -210,7 +210,7 @@ static void overlap_hits(struct kunit *test)
 	hit(AT(0) + edge->start, AT(0) + edge->end);
 	KUNIT_EXPECT_EQ(test, hits(a), edge->overlaps);
 	KUNIT_EXPECT_EQ(test, hmm_range_valid(&a->range), !edge->overlaps);
-	/* Nor was it any more when the driver was told. */
+	/* It was not valid in the driver's callback either. */
 	KUNIT_EXPECT_FALSE(test, a->valid);
 }
 
@@ -394,12 +394,12 @@ static void refused_by_list(struct kunit *test)
 
 /**
  * struct sleeper - a task that waits
- * @recorder: for what
+ * @recorder: what its call is about
  * @range: of sleep_in_invalidation()
  * @task: the task
- * @entered: it is about to
- * @result: what came of it
- * @done: it has
+ * @entered: set before the call
+ * @result: of the call
+ * @done: completed after the call
  */
 struct sleeper {
 	struct recorder *recorder;
@@ -496,7 +496,7 @@ static bool put_to_sleep(struct sleeper *sleeper, int (*function)(void *data),
 
 	if (!start_task(sleeper, function, recorder))
 		return false;
-	/* Its state alone is set before it has left the CPU, and that is counted. */
+	/* Its state is set before it leaves the CPU, and tests count context switches. */
 	while (!READ_ONCE(sleeper->entered) ||
 	       !wait_task_inactive(sleeper->task, TASK_UNINTERRUPTIBLE)) {
 		if (time_after(jiffies, deadline))
@@ -857,8 +857,8 @@ static int snapshot_without_pause(void *data)
 }
 
 /*
- * Passes if callers that overlap do not keep an unregister: of more tasks than CPUs, at
- * any time some have lost their CPU in the middle of a call.
+ * Passes if callers that overlap do not hold up an unregister. There are more tasks than
+ * CPUs, so that some are always preempted in the middle of a call.
  */
 static void unregister_with_callers(struct kunit *test)
 {
@@ -924,7 +924,7 @@ static void unregister_with_sleeper_in_flight(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, waits.result, -ECANCELED);
 }
 
-/* Passes if an mm's end is told, and everything after that says so. */
+/* Passes if an mm's exit is a hit, and later calls return -EFAULT. */
 static void mm_gone(struct kunit *test)
 {
 	struct recorder recorder = { .range.notifier = &recorder.tracker.notifier };

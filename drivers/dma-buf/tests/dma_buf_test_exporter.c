@@ -266,8 +266,8 @@ static int test_lock_entry(const struct test_buffer *buffer, unsigned long addre
 #define FORK_DELAY_MS	300
 
 /*
- * What unmap_mapping_range() does to the entry at the address, and nothing to the
- * child's, which it came to before there was one:
+ * Clear the entry at the address, as unmap_mapping_range() does after it has found no
+ * entry of the child:
  *
  *	fork()				here
  *					lock
@@ -277,8 +277,8 @@ static int test_lock_entry(const struct test_buffer *buffer, unsigned long addre
  *					clear *src_pmd, unlock
  *	what becomes of pmd?
  *
- * fork() flushes the TLB.  That it waits for the lock cannot be seen: on virtual
- * machines spinlocks do not tell.
+ * fork() flushes the TLB.  The spinlocks of virtual machines do not show whether it
+ * waits for the lock.
  */
 static int test_clear_in_fork(const struct test_buffer *buffer, unsigned long address)
 {

@@ -35,8 +35,8 @@ struct dma_buf_test_fork {
 };
 
 /*
- * Lets no mapping be faulted in again, and takes the entry at the address away, and
- * no other, while a task that is forking, and has read it, waits for its lock.
+ * Refuses all later faults, and clears only the entry at the address, while a task
+ * that forks has read the entry and waits for its lock.
  * ETIMEDOUT: none has forked within five seconds.
  */
 #define DMA_BUF_TEST_REVOKE_IN_FORK	_IOW('u', 0x64, struct dma_buf_test_fork)

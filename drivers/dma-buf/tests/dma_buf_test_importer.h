@@ -34,7 +34,7 @@
 #define DMA_BUF_IMPORTER_SLOW_MS	8000
 
 /**
- * struct dma_buf_importer_attach - who attaches, to what, and how it behaves
+ * struct dma_buf_importer_attach - which device attaches to what, and how it behaves
  * @dmabuf_fd: the dma-buf
  * @flags: DMA_BUF_IMPORTER_*
  * @address_bits: that the device can address; 0: 64

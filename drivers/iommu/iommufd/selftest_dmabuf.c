@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * dma-bufs for the selftests of iommufd: ranges of addresses that nothing is behind, as
- * no mock domain ever looks, and which are revoked and restored on demand.
+ * dma-bufs for the selftests of iommufd: ranges of addresses without memory, which mock
+ * domains do not access.  They are revoked and restored on demand.
  */
 #include <linux/dma-buf.h>
 #include <linux/dma-resv.h>

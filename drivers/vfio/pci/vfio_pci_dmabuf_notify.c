@@ -49,8 +49,8 @@ static bool vfio_pci_dma_bufs_match(struct vfio_pci_dma_bufs *bufs, struct pci_d
 }
 
 /*
- * The buffers of a device that @cause has to be set or cleared for or, if there is no @cause, of
- * one that is busy, after @skip of them.  The caller gets a reference.
+ * Find the buffers of a device whose @cause differs from @set or, if @cause is 0, of a busy one,
+ * after skipping @skip of them.  The caller gets a reference.
  */
 static struct vfio_pci_dma_bufs *vfio_pci_dma_bufs_find(struct pci_dev *parent, unsigned int cause,
 							bool set, unsigned int skip)

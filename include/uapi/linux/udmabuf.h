@@ -15,17 +15,17 @@
  *  - EFAULT: the argument cannot be read.
  *  - EHWPOISON: a page has had a memory error.
  *  - ENOMEM: there is no memory for the pages or for the buffer, or a cgroup is at
- *    its limit; the user's buffers would pin more than the module parameter
- *    user_limit_mb allows; or a page is pinned about a million times already.
+ *    its limit; the user's buffers would be charged for more than the module parameter
+ *    user_limit_mb allows; or one more pin could overflow a page's reference count.
  *  - ENOSPC: pages of shmem would exceed the limit of vm.overcommit_memory.
  *  - EIO: a page could not be read back from swap.
  *  - EINTR: a fatal signal came.
  *  - EMFILE, ENFILE: no file descriptor is left.
  *  - ENOTTY: no such ioctl.
  *
- * After an error nothing is pinned and no descriptor was made.  Of the errors above,
- * EINVAL, EBADFD, EACCES and EFAULT leave the memfds as they were, unless one changed
- * while it was looked at; after the others they can have got pages.
+ * After an error nothing is pinned and no descriptor was made.  EINVAL, EBADFD, EACCES
+ * and EFAULT leave the memfds as they are, unless a memfd changes during the call; after
+ * the other errors, a memfd may have new pages.
  */
 #ifndef _UAPI_LINUX_UDMABUF_H
 #define _UAPI_LINUX_UDMABUF_H

@@ -121,7 +121,7 @@ static int attempt(int (*step)(struct state *s), bool registered, int n)
 	if (pwrite(fail, left, strlen(left), 0) < 0)
 		return BROKEN;
 	result = step(&s);
-	/* To read what is left may be the call that fails, or to write that none is to. */
+	/* The call that fails can be this read, or the first of these writes. */
 	memset(left, 0, sizeof(left));
 	untouched = pread(fail, left, sizeof(left) - 1, 0) < 0 || atoi(left);
 	if (pwrite(fail, "0", 1, 0) != 1 && pwrite(fail, "0", 1, 0) != 1)

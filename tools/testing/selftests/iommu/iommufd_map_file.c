@@ -956,7 +956,7 @@ static int nth_open(void)
 	return fd;
 }
 
-/* Access to user memory may be what fails: once is all. */
+/* The call that fails can be this write, but only once. */
 static void nth_set(int nth, unsigned int n)
 {
 	char text[16];

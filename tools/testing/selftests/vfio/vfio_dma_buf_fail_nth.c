@@ -88,7 +88,7 @@ FIXTURE_TEARDOWN(fail_nth)
 	EXPECT_HELD(self->before);
 }
 
-/* Accesses to user memory can be what fails, and these are some; once is all. */
+/* The call that fails can be this write, but only once. */
 static void set_nth(int nth, unsigned int value)
 {
 	char text[16];

@@ -131,7 +131,7 @@ static void live_start(struct __test_metadata *_metadata, FIXTURE_DATA(revoke) *
 	}
 	live_import(_metadata, &self->live, self->edu, flags);
 	if (self->live.window) {
-		/* What others tests say about these bytes means something: they change. */
+		/* Tests that find these bytes unchanged rely on this. */
 		uint32_t copies = importer_status(self->live.importer).copies;
 
 		EXPECT_NE(self->live.window[LOOP_IN_BAR / 8], 0);
@@ -303,7 +303,7 @@ TEST_F(revoke, flr_af)
 	live_start(_metadata, self, RAM, variant->interface, 0);
 	at = vfio_capability(vfio, PCI_CAP_ID_AF);
 	ASSERT_NE(at, 0);
-	/* A reset tells dma-bufs in any case, but only this waits for as long as it takes. */
+	/* Any reset revokes, but only this write waits without a timeout. */
 	keeper = importer_attach(self->edu, self->live.dmabuf, DMA_BUF_IMPORTER_KEEP);
 	ASSERT_GE(keeper, 0);
 	ASSERT_EQ(importer_map(keeper), 0);

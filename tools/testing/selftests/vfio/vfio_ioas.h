@@ -41,8 +41,6 @@ struct edu {
 	volatile uint64_t *registers;
 };
 
-#define EDU_MOST	4096	/* bytes that it copies at a time */
-
 /* Opens the device, in an iommufd of its own, attached to vfio.ioas; or ends the test. */
 void edu_get(struct edu *edu, const char *place);
 void edu_close(struct edu *edu);

@@ -67,8 +67,8 @@ static int log_lines(const char *text)
 }
 
 /*
- * Refused, what the exporter did undone, and said once for the exporter, which has two
- * sets of operations for these buffers.
+ * Refused and undone; the log names the exporter once, although it has two sets of
+ * operations for these buffers.
  */
 TEST_F(core, mapping_that_is_not_pfnmap)
 {
@@ -88,8 +88,8 @@ TEST_F(core, mapping_that_is_not_pfnmap)
 }
 
 /*
- * The same through an importer's mmap.  Where the exporter left the vma's operations
- * as they were, it is the importer who undoes what they stand for.
+ * The same through an importer's mmap.  If the exporter leaves the vma's operations as
+ * they are, the importer undoes its own mmap.
  */
 TEST_F(core, import_that_is_not_pfnmap)
 {
@@ -358,7 +358,7 @@ TEST_F(core, released_with_its_file)
 	close(path);
 }
 
-/* And so nobody keeps pages pinned by a descriptor that is none of the dma-buf. */
+/* A descriptor with O_PATH does not keep pages pinned. */
 TEST_F(core, no_pins_by_path)
 {
 	int dev = udmabuf_open(), memfd = memfd_new(SHMEM, PAGE);

@@ -173,7 +173,7 @@ static int some_block(unsigned int *seed)
 	return -EAGAIN;
 }
 
-/* A page is bad that the machine has just used, or is about to be. */
+/* Poisons a page that has just been used, or takes it offline before it is. */
 static int poison_some(unsigned int *seed)
 {
 	enum memory kind = rand_r(seed) % 2 ? SHMEM : THP;
@@ -189,7 +189,7 @@ static int poison_some(unsigned int *seed)
 		madvise(map, HUGE, MADV_HUGEPAGE);
 	mark_pages(map, 1, HUGE / PAGE);
 	entry = entry_of("/proc/self/pagemap", (uintptr_t)map / PAGE + page);
-	/* It moves away from a page that is suspect, with what it has. */
+	/* Moves the contents away from a suspect page. */
 	if (madvise(map + page * PAGE, PAGE, MADV_SOFT_OFFLINE) || !(entry >> 63))
 		entry = 0;
 	for (size_t i = 0; i < HUGE / PAGE; i++)
@@ -273,7 +273,7 @@ static struct level level(void)
 {
 	struct level now;
 
-	/* What goes by RCU and by work. */
+	/* RCU and work items free memory later. */
 	sleep(2);
 	memory_used();
 	shrink_slabs();

@@ -79,9 +79,9 @@ static inline int drm_close_handle(int drm, uint32_t handle)
 
 /*
  * vkms waits for its vblank timer to end while it holds the lock that the timer's
- * function takes: when that runs on another CPU, both hang.  The timer is on the CPU
- * that it was switched on by: so switch on and off on one, and keep DRM from
- * switching off, from a timer of its own, what nobody uses.
+ * function takes: when that runs on another CPU, both hang.  The timer runs on the CPU
+ * that started it: start and stop it on one CPU, and keep DRM from stopping an unused
+ * one from DRM's own timer.
  */
 static inline void vkms_on_one_cpu(void)
 {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* Memory errors, as machine checks report them, for tests: and their end. */
+/* For tests: reports memory errors, as machine checks do, and takes them back. */
 #ifndef UDMABUF_ERROR_H
 #define UDMABUF_ERROR_H
 
@@ -50,7 +50,7 @@ static inline uint64_t poison(volatile char *p)
 	return entry;
 }
 
-/* The page is no memfd's any more.  Of a huge page of hugetlb it is the first. */
+/* For a page that no memfd has any more; of a hugetlb page, the first frame. */
 static inline void forget_error(uint64_t frame)
 {
 	char text[32];

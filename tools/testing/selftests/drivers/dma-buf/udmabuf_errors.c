@@ -444,7 +444,7 @@ TEST_F(errors, unknown_ioctls)
 			   self->create), -ENOTTY);
 }
 
-/* No descriptor is left for the dma-buf: the buffer goes as it came. */
+/* If no descriptor is left for the dma-buf, the buffer is freed again. */
 TEST_F(errors, no_descriptor_left)
 {
 	struct rlimit old, few;

@@ -157,8 +157,8 @@ struct injection {
 };
 
 /*
- * Copies from and to user memory are what fails, too, and so may these two accesses
- * be, when the step took fewer calls than were counted down.  Once is all.
+ * If the step makes fewer calls than are counted down, the call that fails can be this
+ * write or the read below.  Only one fails.
  */
 static void proc_write(int fd, const char *text)
 {
@@ -493,7 +493,7 @@ static int vgem_import(struct state *s)
 	return drm_import(s->drm, s->fd, &handle);
 }
 
-/* With the file go handles of which a failing copy to user memory told nothing. */
+/* Also drops handles that a failed copy to user memory did not report. */
 static void drm_close(struct state *s)
 {
 	close_fd(&s->drm);

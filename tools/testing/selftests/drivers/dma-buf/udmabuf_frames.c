@@ -89,7 +89,7 @@ static void draw(uint32_t *pixels, unsigned int frame)
 						((x - left) / 20 + (y - top) / 20) % 2 * 0x3f00;
 }
 
-/* Where the compositor has ended so does the client: it is the one to say why. */
+/* If the compositor has ended, the client ends silently: the compositor reports why. */
 static void send_message(int sock, struct message message, int fd)
 {
 	union {

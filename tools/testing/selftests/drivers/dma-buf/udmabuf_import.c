@@ -239,9 +239,9 @@ struct import {
 };
 
 /*
- * Where the next object of @size will be in the device's file.  The kernel gives
- * every object a place there, but tells it of those only that were not imported.
- * So have one of them, ask, and vacate the place.
+ * The offset of the next object of @size in the device's file.  The kernel gives every
+ * object an offset there, but reports it only for objects that are not imported.  So
+ * create one of these, read its offset and free it.
  */
 static uint64_t drm_next_offset(int drm, size_t size)
 {

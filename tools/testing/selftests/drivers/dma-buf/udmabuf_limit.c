@@ -251,7 +251,7 @@ TEST_F(limit, user_has_left)
 	EXPECT_EQ(user_pinned(USER), 0);
 	EXPECT_EQ(user_pinned(0), 0);
 
-	/* He comes back, and has all of it. */
+	/* The same user again, who has all of the limit. */
 	EXPECT_EQ(make_and_leave(self->dev, self->memfd, sockets[1], LIMIT), 0);
 	EXPECT_EQ(user_pinned(USER), LIMIT);
 	close(sockets[0]);

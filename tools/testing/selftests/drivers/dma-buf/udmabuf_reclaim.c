@@ -131,8 +131,8 @@ static long one_round(int dev, struct taker *t, long us)
 	pthread_join(thread, NULL);
 	munmap(map, t->size);
 	/*
-	 * F_ADD_SEALS finds pins in the file only.  Before a look at the pages, which would
-	 * bring one back into the file that was swapped out with its pin.
+	 * F_ADD_SEALS finds only pins of pages in the file.  Call it before pages are read,
+	 * which would bring back one that was swapped out while pinned.
 	 */
 	if (!fcntl(memfd, F_ADD_SEALS, F_SEAL_WRITE)) {
 		lost = -1;

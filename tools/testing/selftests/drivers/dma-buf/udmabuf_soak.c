@@ -70,7 +70,7 @@ static void soak(const char *name, int dev, size_t size, long n)
 	before = held();
 	memory = memory_used();
 
-	/* memory_used() has emptied caches: frames are dearer until these are full. */
+	/* memory_used() has emptied caches: frames cost more until these are full. */
 	frames(dev, memfd, size, n / WARM_UP);
 	first = frames(dev, memfd, size, SAMPLE);
 	if (n > 2 * SAMPLE)

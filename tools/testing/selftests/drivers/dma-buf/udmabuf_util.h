@@ -39,12 +39,6 @@ enum memory {
 	HUGETLB,	/* 2 MiB pages */
 };
 
-/* The size that memory comes in: a file's size must be a multiple. */
-static inline size_t granule(enum memory memory)
-{
-	return memory == HUGETLB ? HUGE : PAGE;
-}
-
 #define die(what) \
 	ksft_exit_fail_msg("%s:%d: %s: %s\n", __FILE__, __LINE__, what, strerror(errno))
 
