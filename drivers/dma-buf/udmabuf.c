@@ -79,7 +79,7 @@ MODULE_PARM_DESC(size_limit_mb,
 static int user_limit_mb;
 module_param(user_limit_mb, int, 0644);
 MODULE_PARM_DESC(user_limit_mb,
-		 "Most memory that one user's buffers may pin, in MiB (default 0: half of the machine's, negative: no limit)");
+		 "Most memory that one user's buffers may be charged for, in MiB (default 0: half of the machine's, negative: no limit)");
 
 /*
  * Limits of one hold of a memfd's inode lock: of folios, for those that exist; of bytes, for

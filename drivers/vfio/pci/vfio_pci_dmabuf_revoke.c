@@ -532,13 +532,13 @@ void vfio_pci_dma_buf_reset_done(struct vfio_pci_core_device *vdev)
 
 /*
  * Called before the device is enabled, with power.  If the device decodes memory, an error is
- * over.  If not, recovery has reset it while it was closed, and it has lost its addresses.
+ * over.  If not, recovery is taken to have reset it while it was closed, so that it has lost
+ * its addresses.  -EAGAIN: others reset it, which looks the same.
  */
 int vfio_pci_dma_buf_open_begin(struct vfio_pci_core_device *vdev)
 {
 	struct vfio_pci_dma_bufs *bufs = vdev->dma_bufs;
 	unsigned int causes;
-	int ret = 0;
 
 	if (!bufs)
 		return 0;
@@ -547,10 +547,11 @@ int vfio_pci_dma_buf_open_begin(struct vfio_pci_core_device *vdev)
 		return -EBUSY;
 	mutex_lock(&bufs->lock);
 	causes = bufs->causes;
-	/* During a reset by others the device does not decode memory either. */
-	if (causes & VFIO_PCI_REVOKED_ERROR && !pci_cfg_access_trylock(bufs->pdev)) {
-		ret = -EAGAIN;
-	} else if (causes & VFIO_PCI_REVOKED_ERROR) {
+	if (causes & VFIO_PCI_REVOKED_ERROR) {
+		if (!pci_cfg_access_trylock(bufs->pdev)) {
+			mutex_unlock(&bufs->lock);
+			return -EAGAIN;
+		}
 		causes &= ~VFIO_PCI_REVOKED_ERROR;
 		if (!vfio_pci_recovered(bufs->pdev))
 			causes |= VFIO_PCI_REVOKED_NO_BARS;
@@ -561,7 +562,7 @@ int vfio_pci_dma_buf_open_begin(struct vfio_pci_core_device *vdev)
 		pci_notice_ratelimited(bufs->pdev,
 				       "after an error: no dma-bufs until the device is removed and rescanned\n");
 	mutex_unlock(&bufs->lock);
-	return ret;
+	return 0;
 }
 
 /* The device is open, and has its virtual config space: buffers can be made. */

@@ -906,11 +906,14 @@ TEST_F(dmabuf, dirty_memory)
 	uint8_t bits[BITS / 8 + 1];
 	int ret;
 
+	if (udmabuf < 0)
+		SKIP(return, "no udmabuf that gives physical ranges");
 	ASSERT_EQ(ftruncate(memfd, DMABUF), 0);
 	ASSERT_EQ(fcntl(memfd, F_ADD_SEALS, F_SEAL_SHRINK), 0);
 	dmabuf = ioctl(udmabuf, UDMABUF_CREATE, &create);
+	ASSERT_GE(dmabuf, 0);
 	ret = map_at(space, dmabuf, 0, DMABUF, MIDDLE);
-	if (udmabuf < 0 || ret == -EOPNOTSUPP)
+	if (ret == -EOPNOTSUPP)
 		SKIP(return, "no udmabuf that gives physical ranges");
 	ASSERT_EQ(ret, 0);
 	ASSERT_EQ(set_dirty_tracking(space, domain, true), 0);

@@ -351,8 +351,10 @@ static int new_udmabuf(int memfd, uint64_t size)
 	struct udmabuf_create create = { .memfd = memfd, .size = size };
 	int dev = open("/dev/udmabuf", O_RDWR | O_CLOEXEC), dmabuf;
 
-	if (dev < 0)
+	if (dev < 0 && errno == ENOENT)
 		return -1;
+	if (dev < 0)
+		die("/dev/udmabuf");
 	dmabuf = ioctl(dev, UDMABUF_CREATE, &create);
 	if (dmabuf < 0)
 		die("udmabuf");

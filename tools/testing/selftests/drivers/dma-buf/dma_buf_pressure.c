@@ -173,7 +173,7 @@ static int some_block(unsigned int *seed)
 	return -EAGAIN;
 }
 
-/* Poisons a page that has just been used, or takes it offline before it is. */
+/* Takes the frame of a page in use offline, checks the contents, and brings it back. */
 static int poison_some(unsigned int *seed)
 {
 	enum memory kind = rand_r(seed) % 2 ? SHMEM : THP;
