@@ -360,7 +360,7 @@ TEST_F(memfd, memlock)
 }
 
 /* Larger than the scratch space is for. */
-TEST_F(memfd, many_pages)
+TEST_F_TIMEOUT(memfd, many_pages, 120)
 {
 	uint64_t size = variant->pages == HUGETLB ? SIZE : 192 * MB;
 	int fd;
