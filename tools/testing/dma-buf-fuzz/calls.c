@@ -105,7 +105,7 @@ static char *slot(uint16_t n)
 /* Of a mapping or a file: not so much that all of it takes long. */
 static size_t map_size(uint16_t n)
 {
-	return CHOOSE(sizes, n) % (8 * HUGE);
+	return CHOOSE(sizes, n) % (3 * HUGE);
 }
 
 static __thread sigjmp_buf fault;
@@ -376,15 +376,17 @@ static void run_mlock(const uint16_t *arg)
 		mlock2(slot(arg[0]), map_size(arg[1]), MLOCK_ONFAULT);
 }
 
+/* The child has all that this process has, for some milliseconds. */
 static void run_fork(const uint16_t *arg)
 {
 	pid_t pid = fork();
 
 	if (!pid) {
+		usleep(arg[4] % 32 * 1000);
 		run_touch(arg);
 		_exit(0);
 	}
-	if (pid > 0)
+	if (pid > 0 && arg[4] & 32)
 		waitpid(pid, NULL, 0);
 }
 
@@ -708,6 +710,8 @@ void fuzz_open(void)
 
 void fuzz_clean(void)
 {
+	while (wait(NULL) > 0)
+		;
 	for (unsigned int i = 0; i < HANDLES; i++)
 		if (handles[i])
 			run_drm_close((uint16_t []){ i });

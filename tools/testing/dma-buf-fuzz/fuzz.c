@@ -5,7 +5,8 @@
  *
  * KCOV says which instructions of the kernel a program has reached; libFuzzer, which sees
  * only this process, is told by its "extra counters".  A report in the kernel's log ends
- * the process, after the program that caused it has been printed: what "replay" reads.
+ * the process.  The program that runs is in the file $FUZZ_RUNNING, in the form that
+ * "replay" reads: that file is there after a crash of the kernel, too.
  *
  *	call [fail N] [thread] A B C D E
  *
@@ -29,7 +30,8 @@
 
 #define KCOV_WORDS	(256 << 10)
 
-static unsigned long *kcov;
+/* Of this thread, and of the other one. */
+static unsigned long *kcov[2];
 static int kmsg = -1;
 static unsigned long calls_made, programs_run;
 
@@ -40,12 +42,18 @@ static const struct fuzz_type *type_of(const struct fuzz_call *call)
 	return &fuzz_types[call->type % fuzz_types_count];
 }
 
+/* The number of the allocation that fails in this call, or 0. */
+static unsigned int failing(const struct fuzz_call *call)
+{
+	return (call->how & FUZZ_FAILS) == FUZZ_FAILS ? call->how & FUZZ_FAIL : 0;
+}
+
 static void print_program(FILE *out, const struct fuzz_call *calls, size_t count)
 {
 	for (size_t i = 0; i < count; i++) {
 		fputs(type_of(&calls[i])->name, out);
-		if (calls[i].how & FUZZ_FAIL)
-			fprintf(out, " fail %u", calls[i].how & FUZZ_FAIL);
+		if (failing(&calls[i]))
+			fprintf(out, " fail %u", failing(&calls[i]));
 		if (calls[i].how & FUZZ_THREAD)
 			fputs(" thread", out);
 		for (unsigned int arg = 0; arg < FUZZ_ARGS; arg++)
@@ -73,7 +81,7 @@ static void fail_nth(unsigned int n)
 
 static void run_call(const struct fuzz_call *call)
 {
-	unsigned int fail = call->how & FUZZ_FAIL;
+	unsigned int fail = failing(call);
 
 	if (fail)
 		fail_nth(fail);
@@ -87,8 +95,28 @@ static void run_call(const struct fuzz_call *call)
 static const struct fuzz_call *other_call;
 static sem_t begin, done;
 
+/* Coverage of the thread that calls this; NULL: not the kernel of "make fuzz". */
+static unsigned long *trace(void)
+{
+	int fd = open("/sys/kernel/debug/kcov", O_RDWR | O_CLOEXEC);
+	unsigned long *area = NULL;
+
+	if (fd < 0)
+		return NULL;
+	if (!ioctl(fd, KCOV_INIT_TRACE, KCOV_WORDS))
+		area = mmap(NULL, KCOV_WORDS * sizeof(*area), PROT_READ | PROT_WRITE,
+			    MAP_SHARED, fd, 0);
+	if (!area || area == MAP_FAILED || ioctl(fd, KCOV_ENABLE, KCOV_TRACE_PC)) {
+		perror("kcov");
+		exit(1);
+	}
+	return area;
+}
+
 static void *other_thread(void *unused)
 {
+	kcov[1] = trace();
+	sem_post(&done);
 	for (;;) {
 		sem_wait(&begin);
 		run_call(other_call);
@@ -119,12 +147,13 @@ static void run_program(const struct fuzz_call *calls, size_t count)
 }
 
 /* Ends the process if the kernel has logged a report. */
-static void look_at_log(const struct fuzz_call *calls, size_t count)
+static void look_at_log(void)
 {
 	static const char *const reports[] = {
 		"WARNING:", "BUG:", "KASAN:", "UBSAN:", "Oops", "possible circular",
 		"possible recursive", "inconsistent lock", "invalid wait context",
 		"bad unlock balance", "refcount_t:", "blocked for more", "corruption",
+		"rcu: INFO",
 	};
 	char line[2048];
 	ssize_t n;
@@ -136,8 +165,7 @@ static void look_at_log(const struct fuzz_call *calls, size_t count)
 		for (size_t i = 0; i < sizeof(reports) / sizeof(*reports); i++) {
 			if (!strstr(line, reports[i]))
 				continue;
-			printf("The kernel's log: %s\nafter this program:\n\n", line);
-			print_program(stdout, calls, count);
+			printf("The kernel's log: %s", line);
 			fflush(stdout);
 			abort();
 		}
@@ -146,14 +174,13 @@ static void look_at_log(const struct fuzz_call *calls, size_t count)
 
 static void print_totals(void)
 {
-	printf("%lu calls in %lu programs\n", calls_made, programs_run);
+	fprintf(stderr, "%lu calls in %lu programs\n", calls_made, programs_run);
 }
 
 int LLVMFuzzerInitialize(int *argc, char ***argv);
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
 	pthread_t thread;
-	int fd;
 
 	(void)argc;
 	(void)argv;
@@ -166,18 +193,9 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 		perror("/dev/kmsg, thread");
 		exit(1);
 	}
+	sem_wait(&done);
+	kcov[0] = trace();
 	atexit(print_totals);
-
-	fd = open("/sys/kernel/debug/kcov", O_RDWR | O_CLOEXEC);
-	if (fd < 0)
-		return 0;	/* not the kernel of "make fuzz": without guidance, then */
-	if (!ioctl(fd, KCOV_INIT_TRACE, KCOV_WORDS))
-		kcov = mmap(NULL, KCOV_WORDS * sizeof(*kcov), PROT_READ | PROT_WRITE,
-			    MAP_SHARED, fd, 0);
-	if (!kcov || kcov == MAP_FAILED || ioctl(fd, KCOV_ENABLE, KCOV_TRACE_PC)) {
-		perror("kcov");
-		exit(1);
-	}
 	return 0;
 }
 
@@ -198,13 +216,27 @@ static void count(unsigned long what)
 /* What of the kernel was reached, and which call followed which. */
 static void count_coverage(const struct fuzz_call *calls, size_t n)
 {
-	unsigned long words = kcov ? __atomic_load_n(&kcov[0], __ATOMIC_RELAXED) : 0;
+	for (unsigned int thread = 0; thread < 2 && kcov[thread]; thread++) {
+		unsigned long words = __atomic_load_n(kcov[thread], __ATOMIC_RELAXED);
 
-	for (unsigned long i = 1; i <= words && i < KCOV_WORDS; i++)
-		count(kcov[i]);
+		for (unsigned long i = 1; i <= words && i < KCOV_WORDS; i++)
+			count(kcov[thread][i]);
+	}
 	for (size_t i = 1; i < n; i++)
 		count(type_of(&calls[i - 1]) - fuzz_types +
 		      fuzz_types_count * (type_of(&calls[i]) - fuzz_types));
+}
+
+/* Where the kernel cannot take it along when it crashes: a file of the host's. */
+static void write_down(const struct fuzz_call *calls, size_t count)
+{
+	const char *path = getenv("FUZZ_RUNNING");
+	FILE *out = path ? fopen(path, "w") : NULL;
+
+	if (!out)
+		return;
+	print_program(out, calls, count);
+	fclose(out);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -220,11 +252,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		print_program(stdout, calls, n);
 		return 0;
 	}
-	if (kcov)
-		__atomic_store_n(&kcov[0], 0, __ATOMIC_RELAXED);
+	write_down(calls, n);
+	for (unsigned int thread = 0; thread < 2 && kcov[thread]; thread++)
+		__atomic_store_n(kcov[thread], 0, __ATOMIC_RELAXED);
 	run_program(calls, n);
 	count_coverage(calls, n);
-	look_at_log(calls, n);
+	if (programs_run % 64 == 0)
+		print_totals();
+	look_at_log();
 	return 0;
 }
 
@@ -249,7 +284,8 @@ static bool parse_call(const char *line, struct fuzz_call *call)
 		call->how |= FUZZ_THREAD;
 		at += 7;
 	}
-	call->how |= fail & FUZZ_FAIL;
+	if (fail)
+		call->how |= FUZZ_FAILS | (fail & FUZZ_FAIL);
 	if (sscanf(line + at, "%u %u %u %u %u", &arg[0], &arg[1], &arg[2], &arg[3],
 		   &arg[4]) != FUZZ_ARGS)
 		return false;
@@ -299,7 +335,7 @@ int main(int argc, char **argv)
 			}
 		} else if (count) {
 			run_program(calls, count);
-			look_at_log(calls, count);
+			look_at_log();
 		}
 		programs += !!count;
 		count = 0;

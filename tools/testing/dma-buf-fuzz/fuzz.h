@@ -14,13 +14,14 @@
 
 /* In struct fuzz_call.how: the other thread makes the call, while this one goes on. */
 #define FUZZ_THREAD	0x80
-/* The allocation of this number that the call makes fails; 0: none. */
-#define FUZZ_FAIL	0x3f
+/* One allocation of the call fails, if both bits are set: that of the number FUZZ_FAIL. */
+#define FUZZ_FAILS	0x60
+#define FUZZ_FAIL	0x1f
 
 /**
  * struct fuzz_call - one call of a program, and its form in the fuzzer's input
  * @type: an index into fuzz_types, modulo their number
- * @how: FUZZ_THREAD, FUZZ_FAIL
+ * @how: FUZZ_THREAD, FUZZ_FAILS, FUZZ_FAIL
  * @arg: what the call makes of them
  */
 struct fuzz_call {

@@ -5,8 +5,8 @@
 #	run.sh replay BUILT PROGRAMS
 #	run.sh fuzz BUILT PROGRAMS SECONDS OUTPUT
 # BUILT has what make has built.  replay runs the programs that are in the file PROGRAMS; fuzz
-# begins with these, and writes those that reach most to OUTPUT, and one that is too slow or
-# crashes to OUTPUT-*.
+# begins with these, and writes those that reach most to OUTPUT, one that is too slow or
+# crashes to OUTPUT-*, and what each process is running to OUTPUT-running-*.
 built=$2
 
 modprobe -a vgem udmabuf vfio_iommu_type1 vfio-pci dma_buf_test_importer || exit
@@ -21,25 +21,26 @@ echo 50 >/sys/module/vfio_pci_core/parameters/revoke_timeout_ms
 
 [ "$1" = fuzz ] || exec "$built/replay" "$3"
 dir=$(mktemp -d)
+trap 'rm -r "$dir"' EXIT
 mkdir "$dir/corpus" "$dir/seeds" "$dir/found"
 "$built/replay" -b "$dir/seeds" "$3" || exit
 output=$5
-# Two processes, each with a device of its own, that read each other's corpus.
+# Three processes, each with a device of its own, that read each other's corpus.
 set -- -max_len=288 -rss_limit_mb=0 -timeout=120 -handle_segv=0 -handle_bus=0 \
 	-max_total_time="$4" -artifact_prefix="$5-"
-for process in 1 2; do
+for process in 1 2 3; do
 	{
-		"$built/fuzz" "$@" -len_control=0 -reload=1 "$dir/corpus" "$dir/seeds" 2>&1 ||
+		FUZZ_RUNNING=$output-running-$process \
+			"$built/fuzz" "$@" -len_control=0 -reload=1 "$dir/corpus" "$dir/seeds" 2>&1 ||
 			echo "status $?" | tee "$dir/failed"
 	} | sed -u "s/^/$process: /" &
 done
 wait
-# The inputs that reach most, the short ones first.
-"$built/fuzz" "$@" -merge=1 "$dir/found" "$dir/corpus" "$dir/seeds" 2>&1 ||
-	echo "status $?" | tee "$dir/failed"
+[ ! -e "$dir/failed" ] || exit 1
+rm -f "$output"-running-*
+# As few inputs as reach all that was reached.
+FUZZ_RUNNING=$output-running-merge \
+	"$built/fuzz" "$@" -set_cover_merge=1 "$dir/found" "$dir/corpus" "$dir/seeds" 2>&1 || exit
 FUZZ_PRINT=1 "$built/fuzz" "$dir"/found/* 2>/dev/null |
 	grep -E "^([a-z_]+( fail [0-9]+)?( thread)?( [0-9]+){5})?$" >"$output"
-[ -s "$output" ] && [ ! -e "$dir/failed" ]
-status=$?
-rm -r "$dir"
-exit $status
+[ -s "$output" ]
