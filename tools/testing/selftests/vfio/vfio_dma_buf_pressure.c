@@ -77,11 +77,43 @@ static int forgive(int ret)
 	return ret == -ENODEV || ret == -ENODATA ? 0 : ret;
 }
 
+/* A child, which has the mapping as well, and uses it now and once more when @end is closed. */
+static pid_t child_with(volatile uint64_t *map, int *end)
+{
+	int ends[2];
+	pid_t pid;
+	char c;
+
+	if (pipe2(ends, O_CLOEXEC))
+		return -1;
+	pid = fork();
+	if (!pid) {
+		close(ends[1]);
+		reachable(map, false);
+		_exit(read(ends[0], &c, 1) || reachable(map, false));
+	}
+	close(ends[0]);
+	*end = ends[1];
+	return pid;
+}
+
+/* 0 also if it was killed. */
+static int child_ends(pid_t pid, int end)
+{
+	int status = 0;
+
+	close(end);
+	if (pid > 0)
+		waitpid(pid, &status, 0);
+	return WIFEXITED(status) && WEXITSTATUS(status) ? -EEXIST : 0;
+}
+
 /* A mapping can be written to until the dma-buf is revoked, and not after that. */
 static int map_and_revoke(unsigned int *seed)
 {
 	volatile uint64_t *map;
-	int fd, ret = 0;
+	int fd, end = -1, in_child, ret = 0;
+	pid_t child = -1;
 
 	take_part(seed);
 	fd = export_range(&ram, RAM_BAR, part, PART);
@@ -93,15 +125,18 @@ static int map_and_revoke(unsigned int *seed)
 		close(fd);
 		return forgive(ret);
 	}
+	if (rand_r(seed) % 4 == 0)
+		child = child_with(map, &end);
 	if (write_part(map) && !part_is_written())
 		ret = LOST;
 	if (!ret)
 		ret = dmabuf_revoke(&ram, fd);
 	if (!ret && reachable(map, false))
 		ret = -EEXIST;
+	in_child = child_ends(child, end);
 	munmap((void *)map, PART);
 	close(fd);
-	return ret;
+	return ret ?: in_child;
 }
 
 /* A device writes through its mapping. */

@@ -364,7 +364,7 @@ static void *reset_again(void *data)
 	struct race *race = data;
 
 	/* With pauses, in which VFIO itself can reset the device. */
-	for (unsigned int seed = 0; !race->stop; usleep(rand_r(&seed) % 20000))
+	for (unsigned int seed = gettid(); !race->stop; usleep(rand_r(&seed) % 20000))
 		if (!device_write(race->name, "reset", "1"))
 			race->resets++;
 	return NULL;
@@ -419,8 +419,8 @@ TEST_F_TIMEOUT(race, reset_while_opened, 300)
 	for (int i = 0; i < 2; i++)
 		pthread_join(threads[i], NULL);
 	EXPECT_EQ(ram_address(self->race.name, false), address);
-	EXPECT_GT(opened, 0);
-	EXPECT_GT(self->race.resets, 0);
+	EXPECT_GT(opened, 10);
+	EXPECT_GT(self->race.resets, 10);
 	TH_LOG("opened %u times, %u resets", opened, self->race.resets);
 }
 

@@ -77,7 +77,12 @@ static int take_pages(unsigned int *seed)
 
 static int compact(unsigned int *seed)
 {
-	return try_write("/proc/sys/vm/compact_memory", "1");
+	long before = file_value("/proc/vmstat", "compact_migrate_scanned");
+	int ret = try_write("/proc/sys/vm/compact_memory", "1");
+
+	if (!ret && file_value("/proc/vmstat", "compact_migrate_scanned") == before)
+		return -EAGAIN;
+	return ret;
 }
 
 static int empty_caches(unsigned int *seed)
@@ -405,6 +410,7 @@ int main(int argc, char **argv)
 	unsigned int seconds;
 	pid_t pid, reader;
 	bool calm = false;
+	long swapped = 0;
 	char text[16];
 	uint64_t end;
 	int status;
@@ -431,6 +437,7 @@ int main(int argc, char **argv)
 	if (!calm) {
 		oom_score(-1000);
 		swap_on(SWAP_SIZE);
+		swapped = file_value("/proc/vmstat", "pswpout");
 	}
 	before = level();
 	if (!calm) {
@@ -444,7 +451,9 @@ int main(int argc, char **argv)
 	ksft_test_result(!status, "%s: status %#x\n", *argv, status);
 	if (!calm) {
 		roles_wait(disturbers, n, 0);
-		ksft_test_result(swap_off(), "what was swapped out is back\n");
+		swapped = file_value("/proc/vmstat", "pswpout") - swapped;
+		ksft_test_result(swap_off() && swapped > 0,
+				 "%ld pages were swapped out, and are back\n", swapped);
 		group_end();
 	}
 	snprintf(text, sizeof(text), "%ld", before.exact[HUGE_PAGES]);
