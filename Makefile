@@ -16,7 +16,7 @@ help:
 	@echo "make kcsan    tests of all parts under the data race detector"
 	@echo "              (MINUTES=10: how long the range helper is stressed)"
 	@echo "make stress   that stress on the debug kernel, preemptible, and udmabuf and VFIO"
-	@echo "              while the machine is short of memory (MINUTES=10, each)"
+	@echo "              while the machine is short of memory (MINUTES=20, each)"
 	@echo "make soak     all parts at once: does anything pile up? (MINUTES=60)"
 	@echo "make fuzz     programs of calls, guided by coverage (MINUTES=10)"
 	@echo "make coverage which of our functions make check has reached: out/coverage.md"
@@ -66,6 +66,7 @@ kcsan: tree
 	@scripts/build kcsan
 	@scripts/check --kernel kcsan --minutes $(MINUTES)
 
+stress: MINUTES = 20
 stress: tree
 	@scripts/build debug
 	@scripts/check --minutes $(MINUTES) hmm-range pressure
