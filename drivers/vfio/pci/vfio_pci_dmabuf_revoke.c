@@ -533,7 +533,7 @@ void vfio_pci_dma_buf_reset_done(struct vfio_pci_core_device *vdev)
 /*
  * Called before the device is enabled, with power.  If the device decodes memory, an error is
  * over.  If not, recovery is taken to have reset it while it was closed, so that it has lost
- * its addresses.  -EAGAIN: others reset it, which looks the same.
+ * its addresses.  -EAGAIN: others reset it, and memory decode is off during that as well.
  */
 int vfio_pci_dma_buf_open_begin(struct vfio_pci_core_device *vdev)
 {
