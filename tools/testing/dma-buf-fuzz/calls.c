@@ -60,11 +60,23 @@ static int udmabuf, drm;
 static struct vfio vfio;
 static unsigned int power;	/* where its capability is */
 static char importer[16];
-static unsigned int resets;	/* so far in this program: they take long */
+/* Whether this program has made the device other than it was, or taken it from its IOAS. */
+static bool changed, moved;
 
+/* So far in this program: what takes long. */
+static unsigned int resets, forks, walks;
+
+static bool once(unsigned int *times)
+{
+	return !__atomic_fetch_add(times, 1, __ATOMIC_RELAXED);
+}
+
+/* Mostly small: clearing memory is what takes most of the time. */
 static const uint64_t sizes[] = {
-	PAGE, 2 * PAGE, 16 * PAGE, HUGE, 2 * HUGE, HUGE + PAGE, 0, PAGE / 2, 3 * PAGE + 1,
-	64 * PAGE, -PAGE, -1UL, 1UL << 32, 64UL << 20,
+	PAGE, 2 * PAGE, HUGE, 16 * PAGE, 2 * HUGE, HUGE + PAGE, 0, PAGE / 2, 3 * PAGE + 1,
+	64 * PAGE, -PAGE, -1UL, 1UL << 32, 64UL << 20, PAGE, PAGE, PAGE, 2 * PAGE, 2 * PAGE,
+	3 * PAGE, 3 * PAGE, 4 * PAGE, 4 * PAGE, 5 * PAGE, 5 * PAGE, 8 * PAGE, 8 * PAGE, 16 * PAGE,
+	16 * PAGE, 16 * PAGE, 15 * PAGE, 9 * PAGE,
 };
 
 static const uint64_t offsets[] = {
@@ -105,7 +117,9 @@ static char *slot(uint16_t n)
 /* Of a mapping or a file: not so much that all of it takes long. */
 static size_t map_size(uint16_t n)
 {
-	return CHOOSE(sizes, n) % (3 * HUGE);
+	uint64_t size = CHOOSE(sizes, n);
+
+	return size > 2 * HUGE ? size % HUGE / 8 : size;
 }
 
 static __thread sigjmp_buf fault;
@@ -354,6 +368,8 @@ static void run_walk(const uint16_t *arg)
 	char path[32], text[4096];
 	int fd;
 
+	if (!once(&walks))
+		return;
 	snprintf(path, sizeof(path), "/proc/self/%s", CHOOSE(files, arg[0]));
 	fd = open(path, O_RDWR);
 	if (fd < 0)
@@ -379,8 +395,11 @@ static void run_mlock(const uint16_t *arg)
 /* The child has all that this process has, for some milliseconds. */
 static void run_fork(const uint16_t *arg)
 {
-	pid_t pid = fork();
+	pid_t pid;
 
+	if (!once(&forks))
+		return;
+	pid = fork();
 	if (!pid) {
 		usleep(arg[4] % 32 * 1000);
 		run_touch(arg);
@@ -479,6 +498,7 @@ static void run_feature(const uint16_t *arg)
 	};
 	uint64_t payload[8] = { arg[2], arg[3], arg[4] };
 
+	changed = true;		/* it can have low power */
 	vfio_feature(&vfio, CHOOSE(features, arg[0]) | (arg[1] & 7) << 16, payload,
 		     arg[1] >> 8 & 63);
 }
@@ -488,6 +508,7 @@ static off_t regions[VFIO_PCI_NUM_REGIONS];
 
 static void region_rw(unsigned int region, uint64_t offset, void *data, size_t size, bool write)
 {
+	changed |= write;
 	if (write)
 		pwrite(vfio.fd, data, size, regions[region] + offset);
 	else
@@ -541,8 +562,9 @@ static void run_map_bar(const uint16_t *arg)
 
 static void run_reset(const uint16_t *arg)
 {
-	if (__atomic_fetch_add(&resets, 1, __ATOMIC_RELAXED))
+	if (arg[1] & 3 || !once(&resets))
 		return;
+	changed = true;
 	if (arg[0] & 1)
 		vfio_hot_reset(&vfio, &vfio);
 	else
@@ -604,6 +626,7 @@ static void run_destroy(const uint16_t *arg)
 
 static void run_attach_ioas(const uint16_t *arg)
 {
+	moved = true;
 	if (arg[0] & 1)
 		vfio_detach(&vfio);
 	else
@@ -716,7 +739,8 @@ void fuzz_clean(void)
 		if (handles[i])
 			run_drm_close((uint16_t []){ i });
 	memset(handles, 0, sizeof(handles));
-	vfio_attach(&vfio, vfio.ioas);
+	if (moved)
+		vfio_attach(&vfio, vfio.ioas);
 	ioas_unmap(vfio.iommu, vfio.ioas, 0, UINT64_MAX);
 	for (unsigned int i = 0; i < next_ioas; i++)
 		iommufd_destroy(vfio.iommu, ioases[i]);
@@ -725,10 +749,16 @@ void fuzz_clean(void)
 		for (unsigned int i = 0; i < FDS; i++)
 			run_close((uint16_t []){ kind, i });
 	munmap(ARENA, SLOTS * SLOT);
-	run_power((uint16_t []){ 0 });
-	run_memory((uint16_t []){ 1 });
+	if (changed) {
+		run_power((uint16_t []){ 0 });
+		run_memory((uint16_t []){ 1 });
+	}
+	changed = false;
+	moved = false;
 	memset(next_fd, 0, sizeof(next_fd));
 	next_handle = 0;
 	next_ioas = 0;
 	resets = 0;
+	forks = 0;
+	walks = 0;
 }
