@@ -85,15 +85,21 @@ static const uint64_t offsets[] = {
 
 /* resources */
 
+/* Each descriptor is closed once, and by one of the threads. */
+static void set_fd(enum kind kind, unsigned int slot, int fd)
+{
+	int old = __atomic_exchange_n(&fds[kind][slot], fd, __ATOMIC_RELAXED);
+
+	if (old >= 0)
+		close(old);
+}
+
 static void add_fd(enum kind kind, int fd)
 {
-	int *slot = &fds[kind][next_fd[kind]++ % FDS];
+	unsigned int slot = __atomic_fetch_add(&next_fd[kind], 1, __ATOMIC_RELAXED) % FDS;
 
-	if (fd < 0)
-		return;
-	if (*slot >= 0)
-		close(*slot);
-	*slot = fd;
+	if (fd >= 0)
+		set_fd(kind, slot, fd);
 }
 
 /* One of a kind; now and then of another. */
@@ -284,11 +290,7 @@ static void run_file(const uint16_t *arg)
 
 static void run_close(const uint16_t *arg)
 {
-	int *slot = &fds[arg[0] % KINDS][arg[1] % FDS];
-
-	if (*slot >= 0)
-		close(*slot);
-	*slot = -1;
+	set_fd(arg[0] % KINDS, arg[1] % FDS, -1);
 }
 
 /* mappings */
@@ -379,7 +381,8 @@ static void run_walk(const uint16_t *arg)
 	else if (arg[0] % 4 == 2)
 		pread(fd, text, 512, (uintptr_t)slot(arg[1]) / PAGE * 8);
 	else
-		while (read(fd, text, sizeof(text)) > 0)
+		/* The first are ours. */
+		for (int i = 0; i < 3 && read(fd, text, sizeof(text)) > 0; i++)
 			;
 	close(fd);
 }
@@ -508,7 +511,8 @@ static off_t regions[VFIO_PCI_NUM_REGIONS];
 
 static void region_rw(unsigned int region, uint64_t offset, void *data, size_t size, bool write)
 {
-	changed |= write;
+	if (write)
+		changed = true;
 	if (write)
 		pwrite(vfio.fd, data, size, regions[region] + offset);
 	else
@@ -549,7 +553,7 @@ static void run_region(const uint16_t *arg)
 {
 	char data[64] = "";
 
-	region_rw(arg[0] % VFIO_PCI_NUM_REGIONS, CHOOSE(offsets, arg[1]), data,
+	region_rw(arg[0] % (VFIO_PCI_CONFIG_REGION_INDEX + 1), CHOOSE(offsets, arg[1]), data,
 		  arg[2] % sizeof(data), arg[3] & 1);
 }
 
@@ -562,7 +566,7 @@ static void run_map_bar(const uint16_t *arg)
 
 static void run_reset(const uint16_t *arg)
 {
-	if (arg[1] & 3 || !once(&resets))
+	if (arg[1] & 15 || !once(&resets))
 		return;
 	changed = true;
 	if (arg[0] & 1)
@@ -583,8 +587,10 @@ static void run_ioas(const uint16_t *arg)
 	struct iommu_ioas_alloc alloc = { .size = sizeof(alloc) };
 
 	(void)arg;
-	if (next_ioas < IOASES && !ioctl(vfio.iommu, IOMMU_IOAS_ALLOC, &alloc))
-		ioases[next_ioas++ % IOASES] = alloc.out_ioas_id;
+	unsigned int i = __atomic_fetch_add(&next_ioas, 1, __ATOMIC_RELAXED);
+
+	if (i < IOASES && !ioctl(vfio.iommu, IOMMU_IOAS_ALLOC, &alloc))
+		ioases[i] = alloc.out_ioas_id;
 }
 
 static uint64_t iova(uint16_t n)
@@ -733,7 +739,7 @@ void fuzz_open(void)
 
 void fuzz_clean(void)
 {
-	while (wait(NULL) > 0)
+	while (wait(NULL) > 0 || errno == EINTR)
 		;
 	for (unsigned int i = 0; i < HANDLES; i++)
 		if (handles[i])
@@ -742,14 +748,17 @@ void fuzz_clean(void)
 	if (moved)
 		vfio_attach(&vfio, vfio.ioas);
 	ioas_unmap(vfio.iommu, vfio.ioas, 0, UINT64_MAX);
-	for (unsigned int i = 0; i < next_ioas; i++)
-		iommufd_destroy(vfio.iommu, ioases[i]);
+	for (unsigned int i = 0; i < IOASES; i++)
+		if (ioases[i])
+			iommufd_destroy(vfio.iommu, ioases[i]);
 	memset(ioases, 0, sizeof(ioases));
 	for (unsigned int kind = 0; kind < KINDS; kind++)
 		for (unsigned int i = 0; i < FDS; i++)
 			run_close((uint16_t []){ kind, i });
 	munmap(ARENA, SLOTS * SLOT);
 	if (changed) {
+		vfio_feature(&vfio, VFIO_DEVICE_FEATURE_SET | VFIO_DEVICE_FEATURE_LOW_POWER_EXIT,
+			     NULL, 0);
 		run_power((uint16_t []){ 0 });
 		run_memory((uint16_t []){ 1 });
 	}

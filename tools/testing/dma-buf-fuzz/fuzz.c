@@ -5,8 +5,8 @@
  *
  * KCOV says which instructions of the kernel a program has reached; libFuzzer, which sees
  * only this process, is told by its "extra counters".  A report in the kernel's log ends
- * the process.  The program that runs is in the file $FUZZ_RUNNING, in the form that
- * "replay" reads: that file is there after a crash of the kernel, too.
+ * the process.  The program that runs is in the file $FUZZ_RUNNING, also after a crash of
+ * the kernel, in the form that "replay" reads, which prints each that it runs.
  *
  *	call [fail N] [thread] A B C D E
  *
@@ -66,14 +66,13 @@ static void print_program(FILE *out, const struct fuzz_call *calls, size_t count
 /* running */
 
 /* The Nth allocation of the next call fails, in this thread. */
+static __thread int fail_nth_fd;
+
 static void fail_nth(unsigned int n)
 {
-	static __thread int fd = -1;
 	char text[8];
 
-	if (fd < 0)
-		fd = open("/proc/thread-self/fail-nth", O_RDWR | O_CLOEXEC);
-	if (pwrite(fd, text, sprintf(text, "%u", n), 0) < 0 && n) {
+	if (pwrite(fail_nth_fd, text, sprintf(text, "%u", n), 0) < 0 && n) {
 		perror("fail-nth");
 		exit(1);
 	}
@@ -95,6 +94,13 @@ static void run_call(const struct fuzz_call *call)
 static const struct fuzz_call *other_call;
 static sem_t begin, done;
 
+/* libFuzzer has a timer, whose signal interrupts. */
+static void wait_for(sem_t *sem)
+{
+	while (sem_wait(sem) && errno == EINTR)
+		;
+}
+
 /* Coverage of the thread that calls this; NULL: not the kernel of "make fuzz". */
 static unsigned long *trace(void)
 {
@@ -115,10 +121,11 @@ static unsigned long *trace(void)
 
 static void *other_thread(void *unused)
 {
+	fail_nth_fd = open("/proc/thread-self/fail-nth", O_RDWR | O_CLOEXEC);
 	kcov[1] = trace();
 	sem_post(&done);
 	for (;;) {
-		sem_wait(&begin);
+		wait_for(&begin);
 		run_call(other_call);
 		sem_post(&done);
 	}
@@ -135,13 +142,13 @@ static void run_program(const struct fuzz_call *calls, size_t count)
 			continue;
 		}
 		if (busy)
-			sem_wait(&done);
+			wait_for(&done);
 		busy = true;
 		other_call = &calls[i];
 		sem_post(&begin);
 	}
 	if (busy)
-		sem_wait(&done);
+		wait_for(&done);
 	fuzz_clean();
 	programs_run++;
 }
@@ -193,7 +200,8 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 		perror("/dev/kmsg, thread");
 		exit(1);
 	}
-	sem_wait(&done);
+	wait_for(&done);
+	fail_nth_fd = open("/proc/thread-self/fail-nth", O_RDWR | O_CLOEXEC);
 	kcov[0] = trace();
 	atexit(print_totals);
 	return 0;
@@ -228,8 +236,8 @@ static void count_coverage(const struct fuzz_call *calls, size_t n)
 }
 
 /*
- * Where the kernel cannot take it along when it crashes: a file of the host's.  One write, as
- * each call of 9p takes as long as a program: what is left of a longer program is empty lines.
+ * Into a file of the host's, which survives a crash of the kernel.  By one write, as a 9p call
+ * takes as long as a program; padded with newlines, so that nothing of a longer one remains.
  */
 static void write_down(const struct fuzz_call *calls, size_t count)
 {
@@ -244,6 +252,8 @@ static void write_down(const struct fuzz_call *calls, size_t count)
 		return;
 	memset(text, '\n', sizeof(text));
 	out = fmemopen(text, sizeof(text), "r+");
+	if (!out)
+		return;
 	print_program(out, calls, count);
 	fclose(out);
 	if (pwrite(fd, text, sizeof(text), 0) < 0)
@@ -295,8 +305,10 @@ static bool parse_call(const char *line, struct fuzz_call *call)
 		call->how |= FUZZ_THREAD;
 		at += 7;
 	}
+	if (fail > FUZZ_FAIL)
+		return false;
 	if (fail)
-		call->how |= FUZZ_FAILS | (fail & FUZZ_FAIL);
+		call->how |= FUZZ_FAILS | fail;
 	if (sscanf(line + at, "%u %u %u %u %u", &arg[0], &arg[1], &arg[2], &arg[3],
 		   &arg[4]) != FUZZ_ARGS)
 		return false;
@@ -345,6 +357,8 @@ int main(int argc, char **argv)
 				return 1;
 			}
 		} else if (count) {
+			print_program(stdout, calls, count);
+			fflush(stdout);
 			run_program(calls, count);
 			look_at_log();
 		}

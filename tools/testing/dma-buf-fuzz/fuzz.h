@@ -14,7 +14,7 @@
 
 /* In struct fuzz_call.how: the other thread makes the call, while this one goes on. */
 #define FUZZ_THREAD	0x80
-/* One allocation of the call fails, if both bits are set: that of the number FUZZ_FAIL. */
+/* If both bits are set, allocation number FUZZ_FAIL (0: none) of the call fails. */
 #define FUZZ_FAILS	0x60
 #define FUZZ_FAIL	0x1f
 

@@ -6,7 +6,8 @@
 #	run.sh fuzz BUILT PROGRAMS SECONDS OUTPUT
 # BUILT has what make has built.  replay runs the programs that are in the file PROGRAMS; fuzz
 # begins with these, and writes those that reach most to OUTPUT, one that is too slow or
-# crashes to OUTPUT-*, and what each process is running to OUTPUT-running-*.
+# crashes to OUTPUT-*, and what each process is running to OUTPUT-running-*, which is there
+# at the end if it has failed.
 built=$2
 
 modprobe -a vgem udmabuf vfio_iommu_type1 vfio-pci dma_buf_test_importer || exit
@@ -39,8 +40,11 @@ wait
 [ ! -e "$dir/failed" ] || exit 1
 rm -f "$output"-running-*
 # As few inputs as reach all that was reached.
-FUZZ_RUNNING=$output-running-merge \
-	"$built/fuzz" "$@" -set_cover_merge=1 "$dir/found" "$dir/corpus" "$dir/seeds" 2>&1 || exit
+export FUZZ_RUNNING="$output-running-merge"
+"$built/fuzz" "$@" -set_cover_merge=1 "$dir/found" "$dir/corpus" "$dir/seeds" 2>&1 |
+	tee "$dir/merge"
+! grep -q "The kernel's log: " "$dir/merge" || exit 1
+rm -f "$output"-running-*
 FUZZ_PRINT=1 "$built/fuzz" "$dir"/found/* 2>/dev/null |
 	grep -E "^([a-z_]+( fail [0-9]+)?( thread)?( [0-9]+){5})?$" >"$output"
 [ -s "$output" ]
