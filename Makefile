@@ -19,7 +19,7 @@ help:
 	@echo "              while the machine is short of memory (MINUTES=20, each)"
 	@echo "make soak     all parts at once: does anything pile up? (MINUTES=60)"
 	@echo "make fuzz     programs of calls, guided by coverage (MINUTES=10)"
-	@echo "make coverage which of our functions make check has reached: out/coverage.md"
+	@echo "make coverage which of our functions make check and make fuzz have reached: out/coverage.md"
 	@echo "make kernel   both kernels, plain and debug"
 	@echo "make shell    a shell in a virtual machine (KERNEL=plain or debug)"
 	@echo "make lint     checkpatch, sparse, W=1, kernel-doc and script checks"

@@ -902,13 +902,14 @@ TEST_F(dmabuf, dirty_memory)
 	struct udmabuf_create create = { .memfd = memfd, .size = DMABUF };
 	int udmabuf = open("/dev/udmabuf", O_RDWR | O_CLOEXEC), dmabuf;
 	struct space *space = &self->space;
-	uint32_t domain = dirty_domain(_metadata, space);
 	uint8_t bits[BITS / 8 + 1];
+	uint32_t domain;
 	int ret;
 
 	if (udmabuf < 0 && errno == ENOENT)
 		SKIP(return, "no udmabuf that gives physical ranges");
 	ASSERT_GE(udmabuf, 0);
+	domain = dirty_domain(_metadata, space);
 	ASSERT_EQ(ftruncate(memfd, DMABUF), 0);
 	ASSERT_EQ(fcntl(memfd, F_ADD_SEALS, F_SEAL_SHRINK), 0);
 	dmabuf = ioctl(udmabuf, UDMABUF_CREATE, &create);

@@ -77,7 +77,7 @@ static int forgive(int ret)
 	return ret == -ENODEV || ret == -ENODATA ? 0 : ret;
 }
 
-/* A child, which has the mapping as well, and uses it now and once more when @end is closed. */
+/* A child, which has the mapping as well, and tries it when @end is closed. */
 static pid_t child_with(volatile uint64_t *map, int *end)
 {
 	int ends[2];
@@ -89,7 +89,6 @@ static pid_t child_with(volatile uint64_t *map, int *end)
 	pid = fork();
 	if (!pid) {
 		close(ends[1]);
-		reachable(map, false);
 		_exit(read(ends[0], &c, 1) || reachable(map, false));
 	}
 	close(ends[0]);
@@ -125,10 +124,10 @@ static int map_and_revoke(unsigned int *seed)
 		close(fd);
 		return forgive(ret);
 	}
-	if (rand_r(seed) % 4 == 0)
-		child = child_with(map, &end);
 	if (write_part(map) && !part_is_written())
 		ret = LOST;
+	if (!ret && rand_r(seed) % 4 == 0)
+		child = child_with(map, &end);
 	if (!ret)
 		ret = dmabuf_revoke(&ram, fd);
 	if (!ret && reachable(map, false))

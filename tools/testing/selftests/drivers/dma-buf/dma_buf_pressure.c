@@ -453,7 +453,7 @@ int main(int argc, char **argv)
 		roles_wait(disturbers, n, 0);
 		swapped = file_value("/proc/vmstat", "pswpout") - swapped;
 		ksft_test_result(swap_off() && swapped > 0,
-				 "%ld pages were swapped out, and are back\n", swapped);
+				 "swapping ends; %ld pages were swapped out\n", swapped);
 		group_end();
 	}
 	snprintf(text, sizeof(text), "%ld", before.exact[HUGE_PAGES]);
