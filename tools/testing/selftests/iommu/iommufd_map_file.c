@@ -437,6 +437,59 @@ TEST_F_TIMEOUT(map_file, written_meanwhile, 30)
 	close(fd);
 }
 
+struct punching {
+	int fd;
+	char *p;
+	volatile bool stop;
+};
+
+/* Single pages that come and go, at the begin of what has room for a huge page. */
+static void *punch_again_and_again(void *data)
+{
+	struct punching *punching = data;
+
+	while (!punching->stop) {
+		memset(punching->p, 1, HUGE / 8);
+		if (fallocate(punching->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, HUGE))
+			ksft_exit_fail_msg("fallocate: %s\n", strerror(errno));
+	}
+	return NULL;
+}
+
+static void shmem_enabled(const char *how)
+{
+	int fd = open("/sys/kernel/mm/transparent_hugepage/shmem_enabled", O_WRONLY | O_CLOEXEC);
+
+	if (fd < 0 || write(fd, how, strlen(how)) < 0)
+		ksft_exit_fail_msg("shmem_enabled: %s\n", strerror(errno));
+	close(fd);
+}
+
+/*
+ * Pages that are pinned leave the memfd, and a huge page takes their place and that of the
+ * next page to be pinned.  No pin is lost.
+ */
+TEST_F_TIMEOUT(map_file, punched_meanwhile, 120)
+{
+	struct space *space = &self->space;
+	struct punching punching = {};
+	pthread_t thread;
+
+	punching.p = memfd_map(&punching.fd, false);
+	ASSERT_EQ(madvise(punching.p, HUGE, MADV_NOHUGEPAGE), 0);
+	shmem_enabled("always");
+	ASSERT_EQ(pthread_create(&thread, NULL, punch_again_and_again, &punching), 0);
+	for (int i = 0; i < 30; i++) {
+		EXPECT_EQ(map(space, punching.fd, 0, HUGE + HUGE / 8), 0);
+		EXPECT_EQ(unmap(space, IOVA, HUGE + HUGE / 8), 0);
+	}
+	punching.stop = true;
+	pthread_join(thread, NULL);
+	shmem_enabled("never");
+	munmap(punching.p, SIZE);
+	close(punching.fd);
+}
+
 /*
  * A part is mapped before the memfd loses its pages, and the rest after that: each page
  * is given back as what it is.

@@ -12,6 +12,7 @@
 
 #include <linux/capability.h>
 #include <linux/falloc.h>
+#include <linux/fs.h>
 #include <sys/syscall.h>
 
 #include "../kselftest_harness.h"
@@ -303,6 +304,22 @@ TEST_F(memfd, access)
 	ASSERT_GE(fd, 0);
 	EXPECT_EQ(ioas_map_file(self->edu.vfio.iommu, self->edu.vfio.ioas, fd, 0, PAGE,
 				IOVA + SIZE, READ_WRITE), -EACCES);
+	close(fd);
+}
+
+/* As mmap() has it. */
+TEST_F(memfd, append_only)
+{
+	int fd = memfd_create("log", MFD_CLOEXEC), flags = FS_APPEND_FL;
+	const struct vfio *vfio = &self->edu.vfio;
+
+	ASSERT_EQ(ftruncate(fd, PAGE), 0);
+	ASSERT_EQ(ioctl(fd, FS_IOC_SETFLAGS, &flags), 0);
+	EXPECT_EQ(mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0), MAP_FAILED);
+	EXPECT_EQ(errno, EACCES);
+	EXPECT_EQ(ioas_map_file(vfio->iommu, vfio->ioas, fd, 0, PAGE, IOVA, READ_WRITE), -EACCES);
+	EXPECT_EQ(ioas_map_file(vfio->iommu, vfio->ioas, fd, 0, PAGE, IOVA,
+				IOMMU_IOAS_MAP_READABLE), 0);
 	close(fd);
 }
 
