@@ -16,6 +16,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <semaphore.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -78,15 +79,22 @@ static void fail_nth(unsigned int n)
 	}
 }
 
+/* Of libFuzzer: a return from one that fails would end the process. */
+static sigset_t alarms;
+
 static void run_call(const struct fuzz_call *call)
 {
 	unsigned int fail = failing(call);
 
-	if (fail)
+	if (fail) {
+		pthread_sigmask(SIG_BLOCK, &alarms, NULL);
 		fail_nth(fail);
+	}
 	type_of(call)->run(call->arg);
-	if (fail)
+	if (fail) {
 		fail_nth(0);
+		pthread_sigmask(SIG_UNBLOCK, &alarms, NULL);
+	}
 	__atomic_fetch_add(&calls_made, 1, __ATOMIC_RELAXED);
 }
 
@@ -191,6 +199,8 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 
 	(void)argc;
 	(void)argv;
+	sigemptyset(&alarms);
+	sigaddset(&alarms, SIGALRM);
 	kmsg = open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
 	lseek(kmsg, 0, SEEK_END);
 	fuzz_open();
