@@ -456,7 +456,7 @@ static void *punch_again_and_again(void *data)
 	return NULL;
 }
 
-static void shmem_enabled(const char *how)
+static void shmem_huge_pages(const char *how)
 {
 	int fd = open("/sys/kernel/mm/transparent_hugepage/shmem_enabled", O_WRONLY | O_CLOEXEC);
 
@@ -477,7 +477,7 @@ TEST_F_TIMEOUT(map_file, punched_meanwhile, 120)
 
 	punching.p = memfd_map(&punching.fd, false);
 	ASSERT_EQ(madvise(punching.p, HUGE, MADV_NOHUGEPAGE), 0);
-	shmem_enabled("always");
+	shmem_huge_pages("always");
 	ASSERT_EQ(pthread_create(&thread, NULL, punch_again_and_again, &punching), 0);
 	for (int i = 0; i < 30; i++) {
 		EXPECT_EQ(map(space, punching.fd, 0, HUGE + HUGE / 8), 0);
@@ -485,7 +485,7 @@ TEST_F_TIMEOUT(map_file, punched_meanwhile, 120)
 	}
 	punching.stop = true;
 	pthread_join(thread, NULL);
-	shmem_enabled("never");
+	shmem_huge_pages("never");
 	munmap(punching.p, SIZE);
 	close(punching.fd);
 }
