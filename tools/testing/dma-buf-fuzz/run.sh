@@ -41,9 +41,12 @@ wait
 rm -f "$output"-running-*
 # As few inputs as reach all that was reached.
 export FUZZ_RUNNING="$output-running-merge"
-"$built/fuzz" "$@" -set_cover_merge=1 "$dir/found" "$dir/corpus" "$dir/seeds" 2>&1 |
-	tee "$dir/merge"
-! grep -q "The kernel's log: " "$dir/merge" || exit 1
+{
+	"$built/fuzz" "$@" -set_cover_merge=1 "$dir/found" "$dir/corpus" "$dir/seeds" 2>&1 ||
+		echo "status $?" | tee "$dir/failed"
+} | tee "$dir/merge"
+# It goes on after a program that ended it.
+[ ! -e "$dir/failed" ] && ! grep -q "The kernel's log: " "$dir/merge" || exit 1
 rm -f "$output"-running-*
 FUZZ_PRINT=1 "$built/fuzz" "$dir"/found/* 2>/dev/null |
 	grep -E "^([a-z_]+( fail [0-9]+)?( thread)?( [0-9]+){5})?$" >"$output"
