@@ -1103,7 +1103,7 @@ static int udmabuf_pin_memfd(struct udmabuf *ub, struct udmabuf_pinner *p)
 {
 	int ret;
 
-	if (!(p->memfd->f_mode & FMODE_WRITE))
+	if (!(p->memfd->f_mode & FMODE_WRITE) || IS_APPEND(file_inode(p->memfd)))
 		ub->readonly = true;
 
 	while (udmabuf_has_more(p)) {

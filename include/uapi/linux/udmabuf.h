@@ -42,7 +42,7 @@
 /**
  * struct udmabuf_create - one range of one memfd
  * @memfd: in: file descriptor of the memfd.  The dma-buf may be written through
- *	only if this descriptor may.
+ *	only if this descriptor may, and its file is not append-only.
  * @flags: in: UDMABUF_FLAGS_*
  * @offset: in: where the range begins in the memfd, in bytes, page-aligned
  * @size: in: length of the range in bytes, page-aligned, not 0
@@ -73,7 +73,8 @@ struct udmabuf_create_item {
  * @flags: in: UDMABUF_FLAGS_*
  * @count: in: number of items in @list, from 1 to the module's list_limit
  * @list: in: the ranges.  They may overlap, repeat, and be of several memfds.
- *	One descriptor without write access makes the whole buffer read-only.
+ *	One descriptor without write access, or of an append-only file, makes the
+ *	whole buffer read-only.
  */
 struct udmabuf_create_list {
 	__u32 flags;

@@ -32,7 +32,7 @@ set -- -max_len=288 -rss_limit_mb=0 -timeout=120 -handle_segv=0 -handle_bus=0 \
 for process in 1 2 3; do
 	{
 		FUZZ_RUNNING=$output-running-$process \
-			"$built/fuzz" "$@" -len_control=0 -reload=1 "$dir/corpus" "$dir/seeds" 2>&1 ||
+			"$built/fuzz" "$@" -len_control=0 -reload=20 "$dir/corpus" "$dir/seeds" 2>&1 ||
 			echo "status $?" | tee "$dir/failed"
 	} | sed -u "s/^/$process: /" &
 done

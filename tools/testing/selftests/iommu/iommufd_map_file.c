@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <unistd.h>
 
 #include <linux/falloc.h>
@@ -254,27 +255,33 @@ static void space_open(struct space *space)
 	space->ioas = ioas_new(space);
 }
 
+/* The first number behind @name in a file; @name is empty where there is no other text. */
+static long number_in(const char *path, const char *name)
+{
+	FILE *f = fopen(path, "r");
+	size_t length = strlen(name);
+	char line[128];
+	long n = -1;
+
+	if (!f)
+		ksft_exit_fail_msg("%s: %s\n", path, strerror(errno));
+	while (n < 0 && fgets(line, sizeof(line), f))
+		if (!strncmp(line, name, length))
+			n = atol(line + length);
+	fclose(f);
+	return n;
+}
+
 /* Pins that are there: acquired and not released. */
 static long pinned(void)
 {
 	int fd = open("/proc/sys/vm/stat_refresh", O_WRONLY | O_CLOEXEC);
-	long n, acquired = 0, released = 0;
-	char line[128];
-	FILE *f;
 
 	if (fd < 0 || write(fd, "1", 1) < 0)
 		ksft_exit_fail_msg("stat_refresh: %s\n", strerror(errno));
 	close(fd);
-	f = fopen("/proc/vmstat", "r");
-	while (f && fgets(line, sizeof(line), f)) {
-		if (sscanf(line, "nr_foll_pin_acquired %ld", &n) == 1)
-			acquired = n;
-		if (sscanf(line, "nr_foll_pin_released %ld", &n) == 1)
-			released = n;
-	}
-	if (f)
-		fclose(f);
-	return acquired - released;
+	return number_in("/proc/vmstat", "nr_foll_pin_acquired ") -
+	       number_in("/proc/vmstat", "nr_foll_pin_released ");
 }
 
 FIXTURE(map_file) {
@@ -372,13 +379,7 @@ TEST_F(map_file, domains_come_and_go)
 
 static long reserved_huge_pages(void)
 {
-	FILE *f = fopen("/sys/kernel/mm/hugepages/hugepages-2048kB/resv_hugepages", "r");
-	long n;
-
-	if (!f || fscanf(f, "%ld", &n) != 1)
-		ksft_exit_fail_msg("no huge pages of 2 MiB\n");
-	fclose(f);
-	return n;
+	return number_in("/sys/kernel/mm/hugepages/hugepages-2048kB/resv_hugepages", "");
 }
 
 struct truncation {
@@ -443,7 +444,7 @@ struct punching {
 	volatile bool stop;
 };
 
-/* Single pages that come and go, at the begin of what has room for a huge page. */
+/* Single pages that come and go, at the start of a range that has room for a huge page. */
 static void *punch_again_and_again(void *data)
 {
 	struct punching *punching = data;
@@ -456,13 +457,19 @@ static void *punch_again_and_again(void *data)
 	return NULL;
 }
 
-static void shmem_huge_pages(const char *how)
+/* A file of a tmpfs that has huge pages where they fit; -1 if no tmpfs has. */
+static int huge_tmpfs_file(void)
 {
-	int fd = open("/sys/kernel/mm/transparent_hugepage/shmem_enabled", O_WRONLY | O_CLOEXEC);
+	int fs = fsopen("tmpfs", FSOPEN_CLOEXEC), fd = -1, mount;
 
-	if (fd < 0 || write(fd, how, strlen(how)) < 0)
-		ksft_exit_fail_msg("shmem_enabled: %s\n", strerror(errno));
-	close(fd);
+	if (!fsconfig(fs, FSCONFIG_SET_STRING, "huge", "always", 0) &&
+	    !fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0)) {
+		mount = fsmount(fs, FSMOUNT_CLOEXEC, 0);
+		fd = openat(mount, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+		close(mount);
+	}
+	close(fs);
+	return fd;
 }
 
 /*
@@ -472,12 +479,18 @@ static void shmem_huge_pages(const char *how)
 TEST_F_TIMEOUT(map_file, punched_meanwhile, 120)
 {
 	struct space *space = &self->space;
-	struct punching punching = {};
+	struct punching punching = { huge_tmpfs_file() };
+	long before = number_in("/proc/vmstat", "thp_file_alloc ");
 	pthread_t thread;
 
-	punching.p = memfd_map(&punching.fd, false);
-	ASSERT_EQ(madvise(punching.p, HUGE, MADV_NOHUGEPAGE), 0);
-	shmem_huge_pages("always");
+	if (punching.fd < 0)
+		SKIP(return, "no transparent huge pages\n");
+	if (number_in("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size", "") != HUGE)
+		SKIP(return, "transparent huge pages are larger than 2 MiB here\n");
+	ASSERT_EQ(ftruncate(punching.fd, SIZE), 0);
+	punching.p = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, punching.fd, 0);
+	ASSERT_NE(punching.p, MAP_FAILED);
+	ASSERT_EQ(madvise(punching.p, SIZE, MADV_NOHUGEPAGE), 0);
 	ASSERT_EQ(pthread_create(&thread, NULL, punch_again_and_again, &punching), 0);
 	for (int i = 0; i < 30; i++) {
 		EXPECT_EQ(map(space, punching.fd, 0, HUGE + HUGE / 8), 0);
@@ -485,7 +498,9 @@ TEST_F_TIMEOUT(map_file, punched_meanwhile, 120)
 	}
 	punching.stop = true;
 	pthread_join(thread, NULL);
-	shmem_huge_pages("never");
+	/* Those that were allocated to be pinned: the thread has none. */
+	if (space->nr_domains)
+		EXPECT_GT(number_in("/proc/vmstat", "thp_file_alloc "), before);
 	munmap(punching.p, SIZE);
 	close(punching.fd);
 }

@@ -307,7 +307,7 @@ TEST_F(memfd, access)
 	close(fd);
 }
 
-/* As mmap() has it. */
+/* Not to write, as mmap() has it. To read is safe: no mprotect() can follow. */
 TEST_F(memfd, append_only)
 {
 	int fd = memfd_create("log", MFD_CLOEXEC), flags = FS_APPEND_FL;

@@ -5,6 +5,8 @@
  *
  * Refusals of importers are in udmabuf_import.
  */
+#include <linux/fs.h>
+
 #include "udmabuf_util.h"
 #include "../../kselftest_harness.h"
 
@@ -82,6 +84,18 @@ TEST_F(access, readonly)
 {
 	int fd = udmabuf_create(self->dev, self->readonly, 0, SIZE);
 
+	ASSERT_GE(fd, 0);
+	check_readonly(_metadata, fd);
+	close(fd);
+}
+
+/* What was written to such a file stays as it is. */
+TEST_F(access, append_only)
+{
+	int flags = FS_APPEND_FL, fd;
+
+	ASSERT_EQ(ioctl(self->memfd, FS_IOC_SETFLAGS, &flags), 0);
+	fd = udmabuf_create(self->dev, self->memfd, 0, SIZE);
 	ASSERT_GE(fd, 0);
 	check_readonly(_metadata, fd);
 	close(fd);
