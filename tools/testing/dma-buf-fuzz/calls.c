@@ -60,11 +60,14 @@ static int udmabuf, drm;
 static struct vfio vfio;
 static unsigned int power;	/* where its capability is */
 static char importer[16];
-/* Whether this program has made the device other than it was, or taken it from its IOAS. */
-static bool changed, moved;
+/*
+ * Of this program.  Has it made the device other than it was, or taken it from its IOAS?
+ * Has it used DRM?  Is there an importer that keeps what is revoked?
+ */
+static bool changed, moved, drew, keeps;
 
 /* So far in this program: what takes long. */
-static unsigned int resets, forks, walks;
+static unsigned int resets, forks, walks, waits;
 
 static bool once(unsigned int *times)
 {
@@ -183,6 +186,9 @@ static void run_truncate(const uint16_t *arg)
 
 static void run_seal(const uint16_t *arg)
 {
+	/* Where a page is pinned, this waits for some 100 ms. */
+	if (arg[1] & F_SEAL_WRITE && !once(&waits))
+		return;
 	fcntl(get_fd(MEMFD, arg[0]), F_ADD_SEALS, arg[1] & 0x1f);
 }
 
@@ -370,7 +376,7 @@ static void run_walk(const uint16_t *arg)
 	char path[32], text[4096];
 	int fd;
 
-	if (!once(&walks))
+	if (arg[2] >> 13 || !once(&walks))
 		return;
 	snprintf(path, sizeof(path), "/proc/self/%s", CHOOSE(files, arg[0]));
 	fd = open(path, O_RDWR);
@@ -400,7 +406,7 @@ static void run_fork(const uint16_t *arg)
 {
 	pid_t pid;
 
-	if (!once(&forks))
+	if (arg[4] >> 13 || !once(&forks))
 		return;
 	pid = fork();
 	if (!pid) {
@@ -418,8 +424,10 @@ static void run_drm_import(const uint16_t *arg)
 {
 	struct drm_prime_handle prime = { .fd = get_dmabuf(arg[0]) };
 
+	drew = true;
 	if (!ioctl(drm, DRM_IOCTL_PRIME_FD_TO_HANDLE, &prime))
-		handles[next_handle++ % HANDLES] = prime.handle;
+		handles[__atomic_fetch_add(&next_handle, 1, __ATOMIC_RELAXED) % HANDLES] =
+			prime.handle;
 }
 
 static void run_drm_export(const uint16_t *arg)
@@ -459,7 +467,6 @@ static void run_import(const uint16_t *arg)
 {
 	static const unsigned long calls[] = {
 		DMA_BUF_IMPORTER_MAP, DMA_BUF_IMPORTER_UNMAP, DMA_BUF_IMPORTER_DETACH,
-		DMA_BUF_IMPORTER_STOP,
 	};
 
 	ioctl(get_fd(IMPORTER, arg[0]), CHOOSE(calls, arg[1]));
@@ -511,6 +518,9 @@ static off_t regions[VFIO_PCI_NUM_REGIONS];
 
 static void region_rw(unsigned int region, uint64_t offset, void *data, size_t size, bool write)
 {
+	/* A write to config space waits until importers have unmapped. */
+	if (write && keeps && region == VFIO_PCI_CONFIG_REGION_INDEX)
+		return;
 	if (write)
 		changed = true;
 	if (write)
@@ -675,7 +685,7 @@ static void run_mirror_call(const uint16_t *arg)
 		.npages = arg[3] & 0x80 ? CHOOSE(sizes, arg[3]) : 1 + arg[3] % 64,
 		.ptr = (uintptr_t)buffer,
 		.flags = arg[4] & 0x80 ? arg[4] : arg[4] & HMM_RANGE_TEST_WRITE,
-		.timeout_ms = arg[4] >> 8,
+		.timeout_ms = (arg[4] >> 8) % 32,
 	};
 
 	ioctl(get_fd(MIRROR, arg[0]), CHOOSE(calls, arg[1]), &cmd);
@@ -683,7 +693,7 @@ static void run_mirror_call(const uint16_t *arg)
 
 #endif
 
-#define TYPE(name)	{ #name, run_##name }
+#define TYPE(name)	{ #name, run_##name, .faults = run_##name == run_touch }
 
 const struct fuzz_type fuzz_types[] = {
 	TYPE(memfd), TYPE(fallocate), TYPE(truncate), TYPE(seal), TYPE(udmabuf),
@@ -705,9 +715,12 @@ const size_t fuzz_types_count = ARRAY_SIZE(fuzz_types);
 /* A device with RAM that no other process of ours has. */
 static void open_device(void)
 {
-	static const char *const places[] = { RAM, NVME, PAIR_ONE };
+	static const char *const places[] = { NVME, RAM, PAIR_ONE };
 	char name[16];
 
+	/* A reset of one of the pair wants both. */
+	if (device_find(PAIR_TWO, name))
+		device_bind(name, "vfio-pci");
 	for (unsigned int i = 0; i < ARRAY_SIZE(places); i++) {
 		if (!device_find(places[i], name))
 			continue;
@@ -718,6 +731,13 @@ static void open_device(void)
 	ksft_exit_fail_msg("no device for VFIO: this machine needs \"--devices p2p\"\n");
 }
 
+static void open_drm(void)
+{
+	drm = open("/dev/dri/card0", O_RDWR | O_CLOEXEC);
+	if (drm < 0)
+		die("/dev/dri/card0");
+}
+
 void fuzz_open(void)
 {
 	struct sigaction action = { .sa_handler = on_fault, .sa_flags = SA_NODEFER };
@@ -725,9 +745,9 @@ void fuzz_open(void)
 	if (!device_find(EDU, importer))
 		ksft_exit_fail_msg("no device that imports\n");
 	udmabuf = open("/dev/udmabuf", O_RDWR | O_CLOEXEC);
-	drm = open("/dev/dri/card0", O_RDWR | O_CLOEXEC);
-	if (udmabuf < 0 || drm < 0)
-		die("/dev/udmabuf, /dev/dri/card0");
+	if (udmabuf < 0)
+		die("/dev/udmabuf");
+	open_drm();
 	open_device();
 	power = vfio_capability(&vfio, PCI_CAP_ID_PM);
 	for (unsigned int i = 0; i <= VFIO_PCI_CONFIG_REGION_INDEX; i++)
@@ -737,13 +757,23 @@ void fuzz_open(void)
 	memset(fds, -1, sizeof(fds));
 }
 
+void fuzz_begin(const struct fuzz_call *calls, size_t count)
+{
+	for (size_t i = 0; i < count; i++)
+		if (fuzz_types[calls[i].type % fuzz_types_count].run == run_attach &&
+		    calls[i].arg[1] & DMA_BUF_IMPORTER_KEEP)
+			keeps = true;
+}
+
 void fuzz_clean(void)
 {
 	while (wait(NULL) > 0 || errno == EINTR)
 		;
-	for (unsigned int i = 0; i < HANDLES; i++)
-		if (handles[i])
-			run_drm_close((uint16_t []){ i });
+	/* Also handles that are in no table: a copy to us may have failed. */
+	if (drew) {
+		close(drm);
+		open_drm();
+	}
 	memset(handles, 0, sizeof(handles));
 	if (moved)
 		vfio_attach(&vfio, vfio.ioas);
@@ -756,18 +786,16 @@ void fuzz_clean(void)
 		for (unsigned int i = 0; i < FDS; i++)
 			run_close((uint16_t []){ kind, i });
 	munmap(ARENA, SLOTS * SLOT);
+	keeps = false;
 	if (changed) {
 		vfio_feature(&vfio, VFIO_DEVICE_FEATURE_SET | VFIO_DEVICE_FEATURE_LOW_POWER_EXIT,
 			     NULL, 0);
 		run_power((uint16_t []){ 0 });
 		run_memory((uint16_t []){ 1 });
 	}
-	changed = false;
-	moved = false;
+	changed = moved = drew = false;
 	memset(next_fd, 0, sizeof(next_fd));
 	next_handle = 0;
 	next_ioas = 0;
-	resets = 0;
-	forks = 0;
-	walks = 0;
+	resets = forks = walks = waits = 0;
 }

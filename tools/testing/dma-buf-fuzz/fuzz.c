@@ -46,7 +46,8 @@ static const struct fuzz_type *type_of(const struct fuzz_call *call)
 /* The number of the allocation that fails in this call, or 0. */
 static unsigned int failing(const struct fuzz_call *call)
 {
-	return (call->how & FUZZ_FAILS) == FUZZ_FAILS ? call->how & FUZZ_FAIL : 0;
+	return (call->how & FUZZ_FAILS) == FUZZ_FAILS && !type_of(call)->faults ?
+		call->how & FUZZ_FAIL : 0;
 }
 
 static void print_program(FILE *out, const struct fuzz_call *calls, size_t count)
@@ -120,7 +121,8 @@ static unsigned long *trace(void)
 	if (!ioctl(fd, KCOV_INIT_TRACE, KCOV_WORDS))
 		area = mmap(NULL, KCOV_WORDS * sizeof(*area), PROT_READ | PROT_WRITE,
 			    MAP_SHARED, fd, 0);
-	if (!area || area == MAP_FAILED || ioctl(fd, KCOV_ENABLE, KCOV_TRACE_PC)) {
+	if (!area || area == MAP_FAILED || ioctl(fd, KCOV_ENABLE, KCOV_TRACE_PC) ||
+	    madvise(area, KCOV_WORDS * sizeof(*area), MADV_DONTFORK)) {
 		perror("kcov");
 		exit(1);
 	}
@@ -144,6 +146,7 @@ static void run_program(const struct fuzz_call *calls, size_t count)
 {
 	bool busy = false;
 
+	fuzz_begin(calls, count);
 	for (size_t i = 0; i < count; i++) {
 		if (!(calls[i].how & FUZZ_THREAD)) {
 			run_call(&calls[i]);
@@ -268,6 +271,50 @@ static void write_down(const struct fuzz_call *calls, size_t count)
 	fclose(out);
 	if (pwrite(fd, text, sizeof(text), 0) < 0)
 		perror("FUZZ_RUNNING");
+}
+
+/* Whole calls are added, doubled and dropped: what follows them stays what it was. */
+size_t LLVMFuzzerMutate(uint8_t *data, size_t size, size_t max_size);
+size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max_size, unsigned int seed);
+size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max_size, unsigned int seed)
+{
+	const size_t call = sizeof(struct fuzz_call);
+	size_t n = size / call, at = n ? rand_r(&seed) % n : 0;
+	unsigned int how = rand_r(&seed) % 8;
+	uint8_t *place = data + at * call;
+
+	if (n > 1 && how == 0) {
+		memmove(place, place + call, (n - at - 1) * call);
+		return (n - 1) * call;
+	}
+	if (!n || (how < 4 && (n + 1) * call <= max_size)) {
+		memmove(place + call, place, (n - at) * call);
+		n++;
+		if (n == 1 || how > 1)
+			memset(place, 0, call);
+	}
+	LLVMFuzzerMutate(place, call, call);
+	return n * call;
+}
+
+/* The first calls of one program, and the last ones of another. */
+size_t LLVMFuzzerCustomCrossOver(const uint8_t *one, size_t one_size, const uint8_t *two,
+				 size_t two_size, uint8_t *out, size_t max_size,
+				 unsigned int seed);
+size_t LLVMFuzzerCustomCrossOver(const uint8_t *one, size_t one_size, const uint8_t *two,
+				 size_t two_size, uint8_t *out, size_t max_size,
+				 unsigned int seed)
+{
+	const size_t call = sizeof(struct fuzz_call);
+	size_t head = rand_r(&seed) % (one_size / call + 1) * call;
+	size_t skip = rand_r(&seed) % (two_size / call + 1) * call;
+	size_t rest = two_size / call * call - skip;
+
+	if (rest > max_size - head)
+		rest = (max_size - head) / call * call;
+	memcpy(out, one, head);
+	memcpy(out + head, two + skip, rest);
+	return head + rest;
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

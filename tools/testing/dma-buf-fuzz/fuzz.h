@@ -6,6 +6,7 @@
 #ifndef DMA_BUF_FUZZ_H
 #define DMA_BUF_FUZZ_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -34,10 +35,12 @@ struct fuzz_call {
  * struct fuzz_type - a kind of call
  * @name: in the text of a program
  * @run: makes the call; errors are as good as successes
+ * @faults: it expects signals, whose delivery must not fail: that would end the process
  */
 struct fuzz_type {
 	const char *name;
 	void (*run)(const uint16_t *arg);
+	bool faults;
 };
 
 extern const struct fuzz_type fuzz_types[];
@@ -45,6 +48,8 @@ extern const size_t fuzz_types_count;
 
 /* Opens what all programs share; ends the process if the machine has not got it. */
 void fuzz_open(void);
+/* Before a program. */
+void fuzz_begin(const struct fuzz_call *calls, size_t count);
 /* Between two programs: nothing that a program made is left. */
 void fuzz_clean(void);
 
