@@ -80,6 +80,7 @@ static int compact(unsigned int *seed)
 	long before = file_value("/proc/vmstat", "compact_migrate_scanned");
 	int ret = try_write("/proc/sys/vm/compact_memory", "1");
 
+	/* It counts what kcompactd and page faults do meanwhile, too. */
 	if (!ret && file_value("/proc/vmstat", "compact_migrate_scanned") == before)
 		return -EAGAIN;
 	return ret;
