@@ -793,9 +793,14 @@ void fuzz_clean(void)
 		run_power((uint16_t []){ 0 });
 		run_memory((uint16_t []){ 1 });
 	}
-	changed = moved = drew = false;
+	changed = false;
+	moved = false;
+	drew = false;
 	memset(next_fd, 0, sizeof(next_fd));
 	next_handle = 0;
 	next_ioas = 0;
-	resets = forks = walks = waits = 0;
+	resets = 0;
+	forks = 0;
+	walks = 0;
+	waits = 0;
 }

@@ -274,7 +274,6 @@ static void write_down(const struct fuzz_call *calls, size_t count)
 }
 
 /* Whole calls are added, doubled and dropped: what follows them stays what it was. */
-size_t LLVMFuzzerMutate(uint8_t *data, size_t size, size_t max_size);
 size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max_size, unsigned int seed);
 size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max_size, unsigned int seed)
 {

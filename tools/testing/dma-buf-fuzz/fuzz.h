@@ -53,4 +53,7 @@ void fuzz_begin(const struct fuzz_call *calls, size_t count);
 /* Between two programs: nothing that a program made is left. */
 void fuzz_clean(void);
 
+/* libFuzzer's own. */
+size_t LLVMFuzzerMutate(uint8_t *data, size_t size, size_t max_size);
+
 #endif /* DMA_BUF_FUZZ_H */
