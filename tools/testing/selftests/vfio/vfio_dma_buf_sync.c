@@ -60,8 +60,10 @@ FIXTURE_SETUP(sync)
 		SKIP(return, "no device at " EDU);
 	device_bind(self->edu, "dma_buf_test_importer");
 	write_file(TRACING "kprobe_events",
-		   "p:caches/to_device arch_sync_dma_for_device size=$arg2:u64\n"
-		   "p:caches/to_cpu arch_sync_dma_for_cpu size=$arg2:u64\n");
+		   "p:caches/to_device arch_sync_dma_for_device size=$arg2:u64 dir=$arg3:u32\n"
+		   "p:caches/to_cpu arch_sync_dma_for_cpu size=$arg2:u64 dir=$arg3:u32\n");
+	/* DMA_BIDIRECTIONAL: not the IOMMU's page tables, which it alone reads. */
+	write_file(TRACING "events/caches/filter", "dir == 0");
 	write_file(TRACING "events/caches/enable", "1");
 	self->before = held();
 	self->memfd = memfd_create("sync", MFD_ALLOW_SEALING | MFD_CLOEXEC);
