@@ -206,7 +206,11 @@ static int kill_owner(unsigned int *seed)
 	return 0;
 }
 
-/* A page is poisoned that a buffer has, which keeps it; no other is made of it. */
+/*
+ * A page is poisoned that a buffer has, which keeps it; no other is made of it.  A small page:
+ * a huge one that is pinned cannot be split, its bad page becomes free with the others, and
+ * compaction moves something there (mm/compaction.c does not look for PG_hwpoison).
+ */
 static int poison_page(unsigned int *seed)
 {
 	struct file file = {};
@@ -215,7 +219,7 @@ static int poison_page(unsigned int *seed)
 	uint64_t frame;
 	char *map;
 
-	ret = make_file(&file, rand_r(seed) % 2 ? SHMEM : THP, seed);
+	ret = make_file(&file, SHMEM, seed);
 	if (ret)
 		return ret;
 	map = try_map(file.memfd);
