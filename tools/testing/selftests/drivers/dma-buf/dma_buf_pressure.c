@@ -263,15 +263,13 @@ static const char *const level_names[LEVELS] = {
  * @held: see there
  * @exact: of /proc/meminfo, by the names in level_names
  * @slab: SUnreclaim, in kB
- * @stacks: see there
- * @used: other memory that is not free, in kB, with empty caches
+ * @used: memory that is not free, in kB, with empty caches
  * @cpus: that are online
  */
 struct level {
 	struct held held;
 	long exact[LEVELS];
 	long slab;
-	long stacks;
 	long used;
 	long cpus;
 };
@@ -292,17 +290,6 @@ static void shrink_slabs(void)
 		closedir(dir);
 }
 
-/*
- * In kB: call stacks that KASAN and kmemleak have recorded, each once.  They stay, and new ones
- * come for hours: in pools of four pages.
- */
-static long stacks(void)
-{
-	static const char stats[] = "/sys/kernel/debug/stackdepot/stats";
-
-	return access(stats, R_OK) ? 0 : file_value(stats, "pools") * 4 * PAGE / 1024;
-}
-
 static struct level level(void)
 {
 	struct level now;
@@ -311,8 +298,7 @@ static struct level level(void)
 	sleep(2);
 	memory_used();
 	shrink_slabs();
-	now.stacks = stacks();
-	now.used = memory_used() / 1024 - now.stacks;
+	now.used = memory_used() / 1024;
 	now.held = held();
 	now.slab = file_value("/proc/meminfo", "SUnreclaim");
 	now.cpus = sysconf(_SC_NPROCESSORS_ONLN);
@@ -342,10 +328,8 @@ static void compare(const struct level *before, const struct level *now, long mo
 	ksft_test_result(same, "memory and CPUs are all there\n");
 	ksft_test_result(now->slab - before->slab < most, "%ld kB more of slabs (from %ld)\n",
 			 now->slab - before->slab, before->slab);
-	ksft_test_result(now->used - before->used < most,
-			 "%ld kB more are used (of %ld), and %ld kB more of call stacks\n",
-			 now->used - before->used, before->used,
-			 now->stacks - before->stacks);
+	ksft_test_result(now->used - before->used < most, "%ld kB more are used (of %ld)\n",
+			 now->used - before->used, before->used);
 }
 
 /* The cgroup */

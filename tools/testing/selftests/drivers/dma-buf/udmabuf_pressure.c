@@ -208,8 +208,9 @@ static int kill_owner(unsigned int *seed)
 
 /*
  * A page is poisoned that a buffer has, which keeps it; no other is made of it.  A small page:
- * a huge one that is pinned cannot be split, its bad page becomes free with the others, and
- * compaction moves something there (mm/compaction.c does not look for PG_hwpoison).
+ * a huge one that is pinned cannot be split, and its bad page becomes free with the others.
+ * Then compaction moves something there (it does not look for PG_hwpoison), or the page
+ * allocator drops all of 2 MiB.
  */
 static int poison_page(unsigned int *seed)
 {
