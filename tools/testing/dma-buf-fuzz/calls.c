@@ -518,15 +518,17 @@ static off_t regions[VFIO_PCI_NUM_REGIONS];
 
 static void region_rw(unsigned int region, uint64_t offset, void *data, size_t size, bool write)
 {
-	/* A write to config space waits until importers have unmapped. */
-	if (write && keeps && region == VFIO_PCI_CONFIG_REGION_INDEX)
+	off_t place = regions[region] + offset;
+
+	/* A write to config space, where offsets can lead, waits until importers have unmapped. */
+	if (write && keeps && place >> 40 == VFIO_PCI_CONFIG_REGION_INDEX)
 		return;
 	if (write)
 		changed = true;
 	if (write)
-		pwrite(vfio.fd, data, size, regions[region] + offset);
+		pwrite(vfio.fd, data, size, place);
 	else
-		pread(vfio.fd, data, size, regions[region] + offset);
+		pread(vfio.fd, data, size, place);
 }
 
 static void run_config(const uint16_t *arg)

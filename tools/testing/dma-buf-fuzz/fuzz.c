@@ -289,8 +289,13 @@ size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max_size, unsi
 	if (!n || (how < 4 && (n + 1) * call <= max_size)) {
 		memmove(place + call, place, (n - at) * call);
 		n++;
-		if (n == 1 || how > 1)
+		/* A copy, or a new one: of any type, with small numbers, not to fail. */
+		if (n == 1 || how > 1) {
 			memset(place, 0, call);
+			place[0] = rand_r(&seed) % fuzz_types_count;
+			for (size_t i = 2; i < call; i += 2)
+				place[i] = rand_r(&seed) % 8;
+		}
 	}
 	LLVMFuzzerMutate(place, call, call);
 	return n * call;

@@ -62,7 +62,7 @@ FIXTURE_SETUP(sync)
 	write_file(TRACING "kprobe_events",
 		   "p:caches/to_device arch_sync_dma_for_device size=$arg2:u64 dir=$arg3:u32\n"
 		   "p:caches/to_cpu arch_sync_dma_for_cpu size=$arg2:u64 dir=$arg3:u32\n");
-	/* DMA_BIDIRECTIONAL: not the IOMMU's page tables, which it alone reads. */
+	/* DMA_BIDIRECTIONAL. The IOMMU's page tables, which it only reads, are DMA_TO_DEVICE. */
 	write_file(TRACING "events/caches/filter", "dir == 0");
 	write_file(TRACING "events/caches/enable", "1");
 	self->before = held();

@@ -118,7 +118,7 @@ static void on_alarm(int sig)
  */
 static int blocks[MOST_BLOCKS];
 static size_t nr_blocks;
-static size_t movable;		/* one that always takes movable pages alone */
+static size_t movable;		/* the block that is always online_movable */
 
 static void find_blocks(void)
 {
@@ -172,12 +172,16 @@ static int online(size_t block, const char *how)
 	return ret;
 }
 
-/* Under pressure, the kernel gets to have pages of its own in each of the others. */
+/* Under pressure, each of the other blocks ends up with unmovable pages. */
 static void find_movable(void)
 {
-	for (movable = 0; movable < nr_blocks; movable++)
-		if (!offline(movable) && !online(movable, "online_movable"))
-			return;
+	for (movable = 0; movable < nr_blocks; movable++) {
+		if (offline(movable))
+			continue;
+		if (online(movable, "online_movable"))
+			ksft_exit_fail_msg("memory%d stays offline\n", blocks[movable]);
+		return;
+	}
 }
 
 static int some_block(unsigned int *seed)
