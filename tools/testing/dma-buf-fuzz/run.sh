@@ -36,7 +36,7 @@ output=$5
 # Three processes, each with a device of its own, that read each other's corpus.  A call that
 # waits for ever keeps libFuzzer's signals off.
 set -- -max_len=288 -rss_limit_mb=0 -timeout=120 -handle_segv=0 -handle_bus=0 \
-	-max_total_time="$4" -artifact_prefix="$5-"
+	-max_total_time="$seconds" -artifact_prefix="$output-"
 for process in 1 2 3; do
 	{
 		FUZZ_RUNNING=$output-running-$process \
